@@ -1,0 +1,1 @@
+"""What an artifact is: one self-describing file with a manifest, the model, golden vectors and references."""

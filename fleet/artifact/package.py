@@ -1,0 +1,134 @@
+"""The artifact's file: a ZIP archive whose bytes depend on its content alone.
+
+Members: ``manifest.json``, the payload (stored, so that it can be mapped), ``golden.npz`` (arrays
+``in:NAME`` and ``out:NAME``: inputs as the model takes them, outputs of the fp32 model) and, where
+one was made, ``attestation.json`` (an in-toto statement in a DSSE envelope).
+
+Rules:
+- Members stand in sorted order with a fixed time stamp; two builds of the same content are equal.
+- Reading is bounded: member names, count and sizes are checked before a byte is inflated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.artifact import manifest as manifests
+from fleet.artifact.manifest import Manifest
+from fleet.errors import ManifestError
+
+SUFFIX = ".outrider"
+MAX_MEMBER_BYTES = 4 << 30
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MAX_SMALL_MEMBER_BYTES = 256 << 20
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact in memory."""
+
+    manifest: Manifest
+    payload: bytes
+    golden_inputs: Arrays
+    golden_outputs: Arrays
+    attestation: bytes = b""
+
+
+def write(package: Package) -> bytes:
+    """The file's bytes."""
+    golden = {f"in:{k}": v for k, v in package.golden_inputs.items()}
+    golden |= {f"out:{k}": v for k, v in package.golden_outputs.items()}
+    members = {
+        "manifest.json": manifests.encode(package.manifest),
+        package.manifest.payload.member: package.payload,
+        "golden.npz": npz_bytes(golden),
+    }
+    if package.attestation:
+        members["attestation.json"] = package.attestation
+    return _zip(members, stored={package.manifest.payload.member})
+
+
+def read(data: bytes) -> Package:
+    """Parse and check an artifact's file.
+
+    Raises:
+        ManifestError: not an artifact, a member missing, too large, or a payload that is not the
+            one that the manifest names.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            manifest = manifests.decode(_member(archive, "manifest.json"))
+            payload = _member(archive, manifest.payload.member, limit=MAX_MEMBER_BYTES)
+            golden = _arrays(_member(archive, "golden.npz"))
+            names = set(archive.namelist())
+            attestation = (
+                _member(archive, "attestation.json") if "attestation.json" in names else b""
+            )
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+        raise ManifestError(
+            f"not an artifact of Outrider ({error}); expected a file made by `outrider compile`"
+        ) from None
+    digest = hashlib.sha256(payload).hexdigest()
+    if digest != manifest.payload.sha256:
+        raise ManifestError(
+            f"{manifest.payload.member}: expected sha256 {manifest.payload.sha256}, found {digest}"
+        )
+    return Package(
+        manifest=manifest,
+        payload=payload,
+        golden_inputs={k[3:]: v for k, v in golden.items() if k.startswith("in:")},
+        golden_outputs={k[4:]: v for k, v in golden.items() if k.startswith("out:")},
+        attestation=attestation,
+    )
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Arrays as a compressed npz whose bytes depend on the arrays alone."""
+    members = {}
+    for name, array in arrays.items():
+        buffer = io.BytesIO()
+        np.lib.format.write_array(
+            buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+        )
+        members[f"{name}.npy"] = buffer.getvalue()
+    return _zip(members, stored=set())
+
+
+def _arrays(data: bytes) -> Arrays:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ManifestError(f"golden.npz: expected plain numpy arrays, found {error}") from None
+
+
+def _zip(members: Mapping[str, bytes], *, stored: set[str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system = 3
+            info.external_attr = 0o644 << 16
+            info.compress_type = zipfile.ZIP_STORED if name in stored else zipfile.ZIP_DEFLATED
+            archive.writestr(info, members[name])
+    return buffer.getvalue()
+
+
+def _member(archive: zipfile.ZipFile, name: str, *, limit: int = _MAX_SMALL_MEMBER_BYTES) -> bytes:
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise ManifestError(
+            f"not an artifact: expected a member {name!r}, found {archive.namelist()[:8]}"
+        ) from None
+    if info.file_size > limit:
+        raise ManifestError(f"{name}: expected at most {limit} bytes, found {info.file_size}")
+    return archive.read(info)

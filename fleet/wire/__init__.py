@@ -1,0 +1,1 @@
+"""What fleet members say to each other: topics, messages, codec, signatures."""

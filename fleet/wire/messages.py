@@ -1,0 +1,216 @@
+"""Message types, version 1: what a device and the cloud say to each other.
+
+Rules:
+- Every type is a frozen msgspec struct; unknown fields are ignored on reading, so that fields can be
+  added; a field is never reused for another meaning.
+- Durations and sizes carry their unit in the name; times are seconds since the Unix epoch (float).
+- What a device must not lose carries (boot_epoch, seq), unique for the device for ever: `boot_epoch`
+  is drawn at random at each start of the agent, `seq` grows by one within it.
+- A terminal report (`terminal=True`) for an assignment never regresses.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from fleet.telemetry.window import Window
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all messages."""
+
+
+# --- from the device -------------------------------------------------------------------------------
+
+
+class RuntimeInfo(Message, frozen=True):
+    """A runtime that this device can load artifacts with, or why it cannot."""
+
+    name: str
+    version: str = ""
+    available: bool = True
+    reason: str = ""
+
+
+class ModelStatus(Message, frozen=True):
+    """What a device runs, or is about to run, for one model."""
+
+    model: str
+    release: str = ""
+    sha256: str = ""
+    state: str = "idle"
+    previous_release: str = ""
+    url: str = ""
+
+
+class Birth(Message, frozen=True):
+    """Sent first on each connection; the cloud answers with the current `Desired`.
+
+    Attributes:
+        trust: version of each trusted metadata file, for instance ``{"image/root.json": 1}``.
+        nonce: random; the answer's trusted time is bound to it.
+        buffered: rows that wait in the device's buffer for an acknowledgement.
+    """
+
+    device: str
+    boot_epoch: str
+    agent_version: str
+    hardware_class: str
+    runtimes: list[RuntimeInfo]
+    models: list[ModelStatus]
+    trust: dict[str, int]
+    nonce: str
+    assignment_counter: int = 0
+    buffered: int = 0
+    labels: dict[str, str] = {}
+
+
+class Status(Message, frozen=True):
+    """Presence; ``online=False`` is the connection's will."""
+
+    device: str
+    online: bool
+
+
+class Reported(Message, frozen=True):
+    """A step of one model's update on this device.
+
+    Attributes:
+        assignment_counter: the assignment that this step works on.
+        state: value of `agent.core` update states, e.g. ``fetching`` or ``committed``.
+        figures: numbers of the step: golden cosine, bytes fetched, seconds.
+        error_code: stable code of what went wrong, empty when nothing did.
+    """
+
+    device: str
+    boot_epoch: str
+    seq: int
+    model: str
+    release: str
+    sha256: str
+    assignment_counter: int
+    state: str
+    at: float
+    terminal: bool = False
+    progress: float = 0.0
+    error_code: str = ""
+    detail: str = ""
+    figures: dict[str, float] = {}
+
+
+class EventLevel(str, Enum):
+    """How much an event matters to a person."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Event(Message, frozen=True):
+    """Something that happened on a device and that an operator may want to read."""
+
+    device: str
+    boot_epoch: str
+    seq: int
+    at: float
+    code: str
+    text: str
+    level: EventLevel = EventLevel.INFO
+    model: str = ""
+    release: str = ""
+    figures: dict[str, float] = {}
+
+
+class TelemetryBatch(Message, frozen=True):
+    """Windows in the order of their sequence numbers; each keeps the epoch in which it was closed."""
+
+    device: str
+    windows: list[Window]
+
+
+class BlocksWanted(Message, frozen=True, tag_field="op", tag="blocks"):
+    """Ask for blocks of a blob.
+
+    Attributes:
+        digest: sha256 of the blob, lower-case hex.
+        block_size_bytes: 0 when `digest` is a block list, which travels as one block.
+        first: index of the block that the first bit of `bitmap` stands for.
+        bitmap: a set bit (least significant first) asks for that block.
+        limit: send at most this many of them.
+    """
+
+    id: str
+    digest: str
+    block_size_bytes: int
+    first: int
+    bitmap: bytes
+    limit: int
+
+
+class MetadataWanted(Message, frozen=True, tag_field="op", tag="metadata"):
+    """Ask for the current `Desired` again, with trusted time bound to `nonce`."""
+
+    id: str
+    nonce: str
+
+
+Request = BlocksWanted | MetadataWanted
+
+
+# --- to the device ---------------------------------------------------------------------------------
+
+
+class Desired(Message, frozen=True):
+    """All metadata that a device needs to verify what it should run.
+
+    Attributes:
+        nonce: the nonce of the birth or request that this answers; empty when pushed unasked.
+        now: the cloud's time, trusted only when `nonce` answers the device's own.
+        image: TUF metadata of the image repository, file name to bytes.
+        director: TUF metadata of the director, file name to bytes; ``targets.json`` is the assignment.
+    """
+
+    device: str
+    now: float
+    image: dict[str, bytes]
+    director: dict[str, bytes]
+    nonce: str = ""
+
+
+class Refusal(Message, frozen=True):
+    """The answer to a request that cannot be served."""
+
+    id: str
+    code: str
+    text: str
+    retryable: bool = False
+
+
+class Block(Message, frozen=True):
+    """One block of a blob; proved by the signed block list, so it is not signed itself."""
+
+    digest: str
+    index: int
+    data: bytes
+
+
+class Ack(Message, frozen=True):
+    """What the cloud has committed: sequence numbers by boot epoch. Sent only after its commit."""
+
+    device: str
+    acked: dict[str, list[int]]
+
+
+class CommandOp(str, Enum):
+    """What the cloud may ask a device to do at once."""
+
+    REBIRTH = "rebirth"
+
+
+class Command(Message, frozen=True):
+    """An order outside the assignment; `counter` of the envelope grows strictly per device."""
+
+    id: str
+    op: CommandOp
