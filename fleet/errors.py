@@ -59,3 +59,9 @@ class ManifestError(CallerError):
     """An artifact or model folder whose description is wrong."""
 
     code = "artifact.manifest"
+
+
+class UnlistedTransitionError(OutriderError):
+    """A state machine met an event that its table does not list for its state; the state is kept."""
+
+    code = "statemachine.unlisted"
