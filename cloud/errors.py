@@ -1,0 +1,36 @@
+"""What can go wrong in the cloud."""
+
+from __future__ import annotations
+
+from fleet.errors import CallerError, NetworkError, OutriderError
+
+
+class SupervisionError(OutriderError):
+    """A child process that cannot be started or is not supervised."""
+
+    code = "cloud.supervision"
+
+
+class BrokerError(NetworkError):
+    """The broker is missing, does not start, or refuses what the cloud asks of it."""
+
+    code = "cloud.broker"
+
+
+class DataDirError(CallerError):
+    """The data directory is not there, is not the cloud's, or is in use."""
+
+    code = "cloud.data_dir"
+
+
+class EnrolmentError(CallerError):
+    """A claim code or certificate request that cannot be honoured."""
+
+    code = "cloud.enrolment"
+
+
+class TooManyRequestsError(CallerError):
+    """A caller that asks too often."""
+
+    code = "cloud.too_many_requests"
+    retryable = True
