@@ -1,0 +1,166 @@
+"""What the core asks of its shell.
+
+Rules:
+- A list is carried out in its order. Commands that persist (`SaveModel`, `SaveDevice`,
+  `SaveBitmap`, `WriteBlock`, `Append`, `Forget`) are done before the next one begins; when one of them
+  fails, the rest of the list is dropped and `StoreFailed` is handled.
+- The others are started in order and answer with an event later.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.core.records import DeviceRecord, ModelRecord
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all commands."""
+
+
+# --- what persists -----------------------------------------------------------------------------------
+
+
+class SaveModel(Command, frozen=True):
+    """Persist one model's record."""
+
+    record: ModelRecord
+
+
+class SaveDevice(Command, frozen=True):
+    """Persist the device's record."""
+
+    record: DeviceRecord
+
+
+class WriteBlock(Command, frozen=True):
+    """Write fetched bytes into the partial file of a blob."""
+
+    model: str
+    sha256: str
+    offset: int
+    data: bytes
+
+
+class SaveBitmap(Command, frozen=True):
+    """Make the blocks written so far durable, then persist which they are."""
+
+    model: str
+    sha256: str
+    block_list: bytes
+    bitmap: bytes
+
+
+class Append(Command, frozen=True):
+    """Put a message into the buffer; see `agent.core.events.Row`."""
+
+    boot_epoch: str
+    seq: int
+    kind: str
+    payload: bytes
+
+
+class Forget(Command, frozen=True):
+    """Delete acknowledged rows, ``(boot epoch, seq)``."""
+
+    keys: list[tuple[str, int]]
+
+
+# --- what answers ------------------------------------------------------------------------------------
+
+
+class LoadRows(Command, frozen=True):
+    """Rows after `after`, at most `limit`; they count as sent and are never merged. Answers `RowsLoaded`."""
+
+    after: int
+    limit: int
+
+
+class Publish(Command, frozen=True):
+    """Send a payload under ``up/{kind}``; lost when the link is down."""
+
+    kind: str
+    payload: bytes
+
+
+class Prepare(Command, frozen=True):
+    """Make room for a blob. Answers `Prepared` or `PrepareFailed`."""
+
+    model: str
+    sha256: str
+    length_bytes: int
+
+
+class Stage(Command, frozen=True):
+    """Hash the fetched blob and move it into a slot. Answers `Staged` or `StageFailed`.
+
+    Attributes:
+        fetched: false when the slot is expected to hold the bytes already.
+    """
+
+    model: str
+    sha256: str
+    length_bytes: int
+    slot: str
+    fetched: bool = True
+
+
+class Discard(Command, frozen=True):
+    """Delete partial downloads other than these."""
+
+    keep: list[str]
+
+
+class StartWorker(Command, frozen=True):
+    """Start a process and load a slot in it. Answers `WorkerReady` or `WorkerFailed`."""
+
+    worker: int
+    model: str
+    release: str
+    sha256: str
+    length_bytes: int
+    slot: str
+
+
+class TestWorker(Command, frozen=True):
+    """Run the golden vectors. Answers `SelfTested` or `WorkerFailed`."""
+
+    worker: int
+
+
+class Promote(Command, frozen=True):
+    """Hand the model's listening socket over. Answers `Promoted` or `WorkerFailed`."""
+
+    worker: int
+    model: str
+
+
+class Drain(Command, frozen=True):
+    """Tell a worker to stop accepting and to finish what it has."""
+
+    worker: int
+
+
+class TakeFigures(Command, frozen=True):
+    """Answers `FiguresTaken` or `WorkerFailed`."""
+
+    worker: int
+
+
+class StopWorker(Command, frozen=True):
+    """End a worker after what it was asked before. Answers `WorkerExited`."""
+
+    worker: int
+
+
+class Sense(Command, frozen=True):
+    """Read the system's sensors. Answers `Sensed`."""
+
+
+class Log(Command, frozen=True):
+    """A line for whoever reads the device's log."""
+
+    level: str
+    code: str
+    text: str
+    fields: dict[str, str] = {}

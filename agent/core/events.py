@@ -1,0 +1,202 @@
+"""What happens to the core. Shells (asyncio, simulator) turn the world into these.
+
+Rules:
+- `Booted` is the first event, once. Outcomes of commands come back as events, in any order, or never
+  (a process that is killed, a power cut); every wait of the core has a deadline.
+- A worker is named by the number that the core gave it in `StartWorker`; an event about a worker that
+  the core has forgotten is ignored.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.core.records import DeviceRecord, ModelRecord
+from agent.serving.port import Figures, SelfTest
+from fleet.artifact.manifest import Feature
+from fleet.wire.messages import RuntimeInfo
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all events."""
+
+
+class Booted(Event, frozen=True):
+    """The daemon started.
+
+    Attributes:
+        wall: the local clock, seconds since the epoch, right or wrong.
+        slots: sha256 of what is found in each slot now, ``{model: {slot: digest}}``.
+        notes: ``(code, text)`` of what was repaired while reading the disk; each becomes an event.
+    """
+
+    wall: float
+    device: DeviceRecord
+    models: list[ModelRecord]
+    slots: dict[str, dict[str, str]]
+    runtimes: list[RuntimeInfo]
+    notes: list[tuple[str, str]] = []
+
+
+class WallClock(Event, frozen=True):
+    """The local clock, told again now and then because somebody may set it."""
+
+    wall: float
+
+
+class Tick(Event, frozen=True):
+    """The deadline came."""
+
+
+class Connected(Event, frozen=True):
+    """The link to the broker stands and is subscribed."""
+
+
+class Disconnected(Event, frozen=True):
+    """The link is gone."""
+
+    reason: str = ""
+
+
+class Received(Event, frozen=True):
+    """A message of `kind` (last level of its topic) arrived."""
+
+    kind: str
+    payload: bytes
+
+
+class StoreFailed(Event, frozen=True):
+    """A command that persists something failed; what followed it in its list was not carried out.
+
+    Attributes:
+        code: stable code of the error, e.g. ``disk.full``.
+    """
+
+    model: str
+    code: str
+    detail: str
+
+
+class Prepared(Event, frozen=True):
+    """Room for a blob is there, with what an earlier attempt left.
+
+    Attributes:
+        block_list: the persisted block list, empty when it is still to be fetched.
+        bitmap: the persisted bitmap.
+    """
+
+    model: str
+    sha256: str
+    block_list: bytes
+    bitmap: bytes
+
+
+class PrepareFailed(Event, frozen=True):
+    """No room, or no disk."""
+
+    model: str
+    sha256: str
+    code: str
+    detail: str
+
+
+class Staged(Event, frozen=True):
+    """The bytes are in their slot and their digest holds; what their manifest says of itself."""
+
+    model: str
+    sha256: str
+    manifest_model: str
+    manifest_runtime: str
+
+
+class StageFailed(Event, frozen=True):
+    """The bytes are not those, or could not be moved."""
+
+    model: str
+    sha256: str
+    code: str
+    detail: str
+
+
+class WorkerReady(Event, frozen=True):
+    """A worker has loaded its artifact."""
+
+    worker: int
+    features: list[Feature] = []
+
+
+class WorkerFailed(Event, frozen=True):
+    """A worker could not be started, or a call on it failed."""
+
+    worker: int
+    code: str
+    detail: str
+
+
+class SelfTested(Event, frozen=True):
+    """The golden vectors have run."""
+
+    worker: int
+    result: SelfTest
+
+
+class Promoted(Event, frozen=True):
+    """A worker answers on its model's socket."""
+
+    worker: int
+    url: str
+
+
+class FiguresTaken(Event, frozen=True):
+    """What a worker counted since the last time."""
+
+    worker: int
+    figures: Figures
+
+
+class WorkerExited(Event, frozen=True):
+    """A worker's process has ended, asked or not."""
+
+    worker: int
+    reason: str
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A buffered message.
+
+    Attributes:
+        position: order in the buffer.
+        kind: ``reported``, ``event`` or ``telemetry``.
+        payload: the message, encoded and not yet sealed; for telemetry one window.
+    """
+
+    position: int
+    boot_epoch: str
+    seq: int
+    kind: str
+    payload: bytes
+
+
+class RowsLoaded(Event, frozen=True):
+    """Rows after the position that was asked for, in order; `waiting` rows are in the buffer in all."""
+
+    rows: list[Row]
+    waiting: int
+
+
+class BufferTrimmed(Event, frozen=True):
+    """The buffer was over its bound: `merged` windows became fewer, `evicted` rows are gone."""
+
+    merged: int
+    evicted: int
+    damaged: int = 0
+
+
+class Sensed(Event, frozen=True):
+    """The system's sensors, by name with unit: ``temperature_c``, ``memory_used_mib``, ..."""
+
+    figures: dict[str, float]
+
+
+class Stopping(Event, frozen=True):
+    """The daemon was asked to end."""

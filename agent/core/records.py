@@ -1,0 +1,70 @@
+"""What the core remembers across restarts, as versioned structs.
+
+Rules:
+- A record is saved before the effect that it announces; what is not in a record is lost by a power cut.
+- A digest in a record comes from verified metadata, never from a file that was found.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.core.states import State
+
+SCHEMA = 1
+SLOTS = ("a", "b")
+
+
+class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact that verified metadata describes, and the slot that holds it.
+
+    Attributes:
+        slot: ``a`` or ``b``; empty while the bytes are still to be fetched.
+        activate_before: trusted time after which it must not be activated any more; 0 is never.
+    """
+
+    release: str
+    sha256: str
+    length_bytes: int
+    blocks_sha256: str = ""
+    blocks_length_bytes: int = 0
+    block_size_bytes: int = 0
+    runtime: str = ""
+    activate_before: float = 0.0
+    slot: str = ""
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's update machine.
+
+    Attributes:
+        counter: the assignment that the record works on, or that it settled.
+        stores: how often the record was saved since this assignment began; breaks reboot loops.
+        active: what is committed; it answers unless a candidate is on probation.
+        candidate: what is under way.
+        previous: what was active before, as long as its slot still holds it.
+    """
+
+    model: str
+    schema: int = SCHEMA
+    state: State = State.IDLE
+    counter: int = 0
+    stores: int = 0
+    active: SlotContent | None = None
+    candidate: SlotContent | None = None
+    previous: SlotContent | None = None
+    error_code: str = ""
+    detail: str = ""
+
+
+class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What concerns the whole device.
+
+    Attributes:
+        command_counter: counter of the last command that was obeyed.
+        starts: how often the daemon started.
+    """
+
+    schema: int = SCHEMA
+    command_counter: int = 0
+    starts: int = 0
