@@ -1,0 +1,82 @@
+"""What all tests share: which parts this machine has, and where the corpus lies.
+
+Rules:
+- A marker that names a part skips its tests, with the reason, where the part is missing; with
+  OUTRIDER_CI=1 a missing part is a failure. The corpus alone may always be absent.
+- Where only the agent's dependencies are installed, only files with agent tests are read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("OUTRIDER_CI", "") not in ("", "0")
+AGENT_ONLY = importlib.util.find_spec("fastapi") is None
+_SBIN = ("/usr/sbin", "/usr/local/sbin")
+
+
+def corpus_folder() -> Path:
+    """Where the corpus of real models lies, whether or not it is there."""
+    named = os.environ.get("OUTRIDER_CORPUS")
+    return Path(named) if named else ROOT.parent / "shared" / "corpus" / "dev"
+
+
+def postgresql_bin() -> Path | None:
+    """The folder with PostgreSQL's server programs; Debian keeps them off PATH."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return versions[-1].parent if versions else None
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), *_SBIN)))
+
+
+def _missing(part: str) -> str:
+    """Why tests marked `part` cannot run here; empty when they can."""
+    if part == "corpus" and not (corpus_folder() / "README.md").is_file():
+        return "no corpus: set OUTRIDER_CORPUS to its folder"
+    if part == "browser":
+        absent = [name for name in ("chromium", "chromedriver") if _program(name) is None]
+        return f"no {' and no '.join(absent)}: run make test-deps as root" if absent else ""
+    if part == "mosquitto" and _program("mosquitto") is None:
+        return "no mosquitto: run make test-deps as root"
+    if part == "postgresql" and postgresql_bin() is None:
+        return "no PostgreSQL server: run make test-deps as root"
+    return ""
+
+
+_PARTS = ("corpus", "browser", "mosquitto", "postgresql")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out, where only the agent's dependencies are installed, files without agent tests."""
+    if not AGENT_ONLY or collection_path.suffix != ".py" or collection_path.name == "conftest.py":
+        return None
+    return True if "pytest.mark.agent" not in collection_path.read_text() else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose part is missing; fail it in CI."""
+    for part in _PARTS:
+        if item.get_closest_marker(part) is None:
+            continue
+        reason = _missing(part)
+        if reason and IN_CI and part != "corpus":
+            pytest.fail(f"{reason} (in CI a missing part is a failure)", pytrace=False)
+        if reason:
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of the corpus, for tests marked so."""
+    return corpus_folder()
