@@ -45,7 +45,7 @@ def images(n: int, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 1, (n, 3, 8, 8)).astype(np.float32)
 
 
-def make(file: str, inputs: list[InputSpec], outputs: list[TensorSpec], **changes) -> Package:
+def make(file: str, inputs: list[InputSpec], outputs: list[TensorSpec], /, **changes) -> Package:
     """A package around a model file; `changes` are fields of the manifest or golden arrays."""
     payload = (MODELS / file).read_bytes()
     golden_inputs = changes.pop("golden_inputs", {})
