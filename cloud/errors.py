@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.errors import CallerError, NetworkError, OutriderError
+from fleet.errors import CallerError, NetworkError, OutriderError, RepositoryError
 
 
 class SupervisionError(OutriderError):
@@ -34,3 +34,33 @@ class TooManyRequestsError(CallerError):
 
     code = "cloud.too_many_requests"
     retryable = True
+
+
+class SettingsError(CallerError):
+    """The cloud's own settings are wrong."""
+
+    code = "cloud.settings"
+
+
+class InputError(CallerError):
+    """A request that asks for something that cannot be."""
+
+    code = "cloud.input"
+
+
+class DeniedError(CallerError):
+    """The caller is not known, or may not do this."""
+
+    code = "cloud.denied"
+
+
+class UnauthenticatedError(DeniedError):
+    """No token, or one that is unknown, expired or revoked."""
+
+    code = "cloud.unauthenticated"
+
+
+class BlobMissingError(RepositoryError):
+    """A blob that should be in the store is not there."""
+
+    code = "cloud.blob_missing"

@@ -1,0 +1,99 @@
+"""The content-addressed store: blobs by the SHA-256 of their bytes.
+
+Rules:
+- A blob appears under its name only when it is whole and on the disk (write, fsync, rename).
+- The same bytes are stored once; nothing is ever changed in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from cloud.errors import BlobMissingError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class BlobStore(Protocol):
+    """Where blobs are kept."""
+
+    def put(self, data: bytes) -> str:
+        """Store bytes; returns their SHA-256, lower-case hex."""
+
+    def has(self, sha256: str) -> bool:
+        """Whether the blob is there."""
+
+    def size(self, sha256: str) -> int:
+        """Its length in bytes. Raises BlobMissingError."""
+
+    def read(self, sha256: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Its bytes from `offset`, at most `length` of them. Raises BlobMissingError."""
+
+    def path(self, sha256: str) -> Path:
+        """A file that holds it, for programs that want one. Raises BlobMissingError."""
+
+
+class LocalBlobs:
+    """Blobs in a folder, two levels deep."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    def put(self, data: bytes) -> str:
+        """Store bytes; returns their SHA-256."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        final = self._file(sha256)
+        if final.exists():
+            return sha256
+        final.parent.mkdir(exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=final.parent, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(final)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(final.parent)
+        return sha256
+
+    def has(self, sha256: str) -> bool:
+        """Whether the blob is there."""
+        return bool(_DIGEST.match(sha256)) and self._file(sha256).exists()
+
+    def size(self, sha256: str) -> int:
+        """Its length in bytes."""
+        return self.path(sha256).stat().st_size
+
+    def read(self, sha256: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Its bytes from `offset`, at most `length` of them."""
+        with self.path(sha256).open("rb") as file:
+            file.seek(offset)
+            return file.read(-1 if length is None else length)
+
+    def path(self, sha256: str) -> Path:
+        """The blob's file."""
+        if not self.has(sha256):
+            raise BlobMissingError(
+                f"expected a blob {sha256!r} in {self.root}, found none; restore it from a backup"
+            )
+        return self._file(sha256)
+
+    def _file(self, sha256: str) -> Path:
+        return self.root / sha256[:2] / sha256
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+"""Where the cloud keeps its things and where it listens.
+
+Rules:
+- Everything lives below one data directory; deleting it forgets the installation.
+- Ports that the user did not choose are drawn once and kept in ``cloud.json``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cloud.errors import SettingsError
+from fleet.errors import WireError
+from fleet.wire import topics
+
+DATA_ENV = "OUTRIDER_DATA"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The cloud's settings.
+
+    Attributes:
+        data: the data directory.
+        tenant: the one tenant that this cloud serves.
+        host: address that every listener binds to.
+        public_host: name or address by which devices reach this host.
+        api_port: REST API and dashboard, HTTP.
+        enrol_port: enrolment, HTTPS.
+        broker_port: MQTT over mTLS.
+        broker_client_port: the broker's own protocol, for the auth callout; loopback only.
+        database_url: SQLAlchemy URL; empty for ``registry.sqlite`` in the data directory.
+        tick_s: how often soak times and timeouts of rollouts are looked at.
+        device_timeout_s: how long a connected device may take for one update before it counts as failed.
+    """
+
+    data: Path
+    tenant: str = "default"
+    host: str = "127.0.0.1"
+    public_host: str = ""
+    api_port: int = 0
+    enrol_port: int = 0
+    broker_port: int = 0
+    broker_client_port: int = 0
+    database_url: str = ""
+    tick_s: float = 1.0
+    device_timeout_s: float = 600.0
+
+    @property
+    def url(self) -> str:
+        """Where the registry is."""
+        return self.database_url or f"sqlite:///{self.data / 'registry.sqlite'}"
+
+    @property
+    def reachable_host(self) -> str:
+        """The name by which devices reach this host."""
+        return self.public_host or self.host
+
+    def path(self, *parts: str) -> Path:
+        """A path below the data directory."""
+        return self.data.joinpath(*parts)
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """``endpoints.json``: how to reach a running cloud."""
+
+    api: str
+    enrol: str
+    broker_host: str
+    broker_port: int
+    ca_sha256: str
+    dashboard: str
+
+
+def default_data_dir() -> Path:
+    """``OUTRIDER_DATA``, else ``~/.local/share/outrider``."""
+    return Path(os.environ.get(DATA_ENV) or Path.home() / ".local" / "share" / "outrider")
+
+
+def load(data: Path, **overrides: Any) -> Settings:
+    """The settings of the installation in `data`; defaults where ``cloud.json`` does not say.
+
+    Args:
+        data: the data directory; it need not exist.
+        overrides: settings by name, stronger than the file.
+
+    Raises:
+        SettingsError: ``cloud.json`` cannot be read, names an unknown setting or holds a wrong value.
+    """
+    file = data / "cloud.json"
+    content: dict[str, Any] = {}
+    if file.exists():
+        try:
+            content = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        except (OSError, msgspec.DecodeError) as error:
+            raise SettingsError(f"{file}: expected a JSON object, found {error}; mend it") from None
+    unknown = sorted(set(content) - {f.name for f in msgspec.structs.fields(Settings)})
+    if unknown:
+        raise SettingsError(f"{file}: unknown setting {unknown[0]!r}; remove it")
+    try:
+        merged = {**content, **overrides, "data": data.absolute()}
+        settings = msgspec.convert(merged, Settings)
+        topics.check_id(settings.tenant, what="tenant")
+    except (msgspec.ValidationError, WireError) as error:
+        raise SettingsError(f"{file}: {error}") from None
+    return settings
+
+
+def save(settings: Settings) -> None:
+    """Write ``cloud.json``; the data directory must exist."""
+    content = msgspec.structs.asdict(settings)
+    del content["data"]
+    file = settings.data / "cloud.json"
+    temporary = file.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+    temporary.replace(file)

@@ -1,0 +1,55 @@
+"""The registry's tables."""
+
+from fleet.registry.tables.access import AuditEntry, LoginSession, Token
+from fleet.registry.tables.base import Row
+from fleet.registry.tables.devices import (
+    Assignment,
+    Claim,
+    DesiredModel,
+    Device,
+    DeviceKey,
+    DeviceModel,
+)
+from fleet.registry.tables.models import (
+    Artifact,
+    Job,
+    ModelVersion,
+    Release,
+    ReleaseVariant,
+    TrustFile,
+)
+from fleet.registry.tables.rollouts import Rollout, RolloutDevice, RolloutStep
+from fleet.registry.tables.telemetry import (
+    DeviceEvent,
+    DriftState,
+    Received,
+    Report,
+    TelemetryWindow,
+)
+
+__all__ = [
+    "Artifact",
+    "Assignment",
+    "AuditEntry",
+    "Claim",
+    "DesiredModel",
+    "Device",
+    "DeviceEvent",
+    "DeviceKey",
+    "DeviceModel",
+    "DriftState",
+    "Job",
+    "LoginSession",
+    "ModelVersion",
+    "Received",
+    "Release",
+    "ReleaseVariant",
+    "Report",
+    "Rollout",
+    "RolloutDevice",
+    "RolloutStep",
+    "Row",
+    "TelemetryWindow",
+    "Token",
+    "TrustFile",
+]

@@ -1,0 +1,139 @@
+"""Models, compile jobs, artifacts and releases."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import CheckConstraint, UniqueConstraint
+from sqlmodel import Field
+
+from fleet.registry.tables.base import Row, big, json_dict, json_list, one_of
+
+JOB_STATES = ("queued", "running", "done", "failed")
+ARTIFACT_STATUSES = ("accepted", "unproven", "rejected")
+
+
+class ModelVersion(Row, table=True):
+    """An uploaded model folder; the same content is the same version.
+
+    Attributes:
+        version: decimal number, counted up per model.
+        folder_sha256: digest over the folder's file names and contents.
+        archive_sha256: the blob with the folder as it was stored (ZIP).
+        description: what the folder says of itself: task, licence, metric, inputs, files.
+    """
+
+    __tablename__: ClassVar[str] = "model_version"
+    __table_args__ = (
+        UniqueConstraint("model", "folder_sha256"),
+        CheckConstraint("number > 0", name="number_positive"),
+        UniqueConstraint("model", "number"),
+    )
+
+    model: str = Field(primary_key=True)
+    version: str = Field(primary_key=True)
+    number: int
+    folder_sha256: str
+    archive_sha256: str
+    size_bytes: int = big()
+    description: dict[str, Any] = json_dict()
+    created_at: float
+    created_by: str
+
+
+class Job(Row, table=True):
+    """Work that the cloud does outside a request; today always ``compile``."""
+
+    __tablename__: ClassVar[str] = "job"
+    __table_args__ = (
+        one_of("state", JOB_STATES, name="state"),
+        one_of("kind", ("compile",), name="kind"),
+        CheckConstraint("progress BETWEEN 0 AND 1", name="progress_share"),
+        CheckConstraint(
+            "(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished"
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    kind: str = "compile"
+    model: str = Field(index=True)
+    version: str
+    targets: list[str] = json_list()
+    state: str = Field(default="queued", index=True)
+    progress: float = 0.0
+    message: str = ""
+    report: dict[str, Any] = json_dict()
+    attempts: int = 0
+    created_at: float
+    created_by: str
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+class Artifact(Row, table=True):
+    """A compiled artifact: a blob, its manifest and its block list.
+
+    Attributes:
+        result: the target's entry of the compile report (figures, candidates).
+    """
+
+    __tablename__: ClassVar[str] = "artifact"
+    __table_args__ = (
+        one_of("status", ARTIFACT_STATUSES, name="status"),
+        CheckConstraint("size_bytes > 0", name="size_positive"),
+    )
+
+    sha256: str = Field(primary_key=True)
+    model: str = Field(index=True)
+    version: str
+    target: str
+    runtime: str
+    runtime_version: str
+    hardware_classes: list[str] = json_list()
+    recipe: str
+    status: str
+    evidence: str
+    size_bytes: int = big()
+    block_size_bytes: int
+    blocks_sha256: str
+    blocks_length_bytes: int = big()
+    manifest: dict[str, Any] = json_dict()
+    result: dict[str, Any] = json_dict()
+    created_at: float
+
+
+class Release(Row, table=True):
+    """A signed release of one model version: one variant per target."""
+
+    __tablename__: ClassVar[str] = "release"
+
+    id: str = Field(primary_key=True, description="``model@version``")
+    model: str = Field(index=True)
+    version: str
+    security_floor: str
+    created_at: float
+    created_by: str
+
+
+class ReleaseVariant(Row, table=True):
+    """One artifact of a release, under the path by which TUF metadata names it."""
+
+    __tablename__: ClassVar[str] = "release_variant"
+    __table_args__ = (UniqueConstraint("path"),)
+
+    release: str = Field(foreign_key="release.id", primary_key=True)
+    target: str = Field(primary_key=True)
+    artifact: str = Field(foreign_key="artifact.sha256")
+    path: str
+
+
+class TrustFile(Row, table=True):
+    """A metadata file that every device may fetch, or that its signers need to go on."""
+
+    __tablename__: ClassVar[str] = "trust_file"
+    __table_args__ = (one_of("repository", ("image", "director"), name="repository"),)
+
+    repository: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    data: bytes
+    updated_at: float
