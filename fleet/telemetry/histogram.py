@@ -3,7 +3,8 @@
 Rules:
 - The edges are quantiles of the reference, so that each bin is equally likely when nothing drifts.
 - Two histograms merge only when their edges are equal; merging is associative and commutative.
-- NaN and infinite values are counted apart and enter no sum.
+- NaN, infinite and absurd values (beyond `LIMIT`, whose squares overflow) are counted apart and enter
+  no sum: every figure of a histogram is finite, so that it survives JSON.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from numpy.typing import NDArray
 from fleet.errors import CallerError
 
 BINS = 32
+LIMIT = 1e150
 
 
-class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts of a scalar over bins, with exact moments.
 
     Attributes:
         edges: inner edges, ascending; bin i holds edges[i-1] < x <= edges[i].
         counts: one more than `edges`.
+        minimum: infinity when there is no value (left out of JSON, which has no infinity).
+        maximum: likewise, minus infinity.
     """
 
     edges: tuple[float, ...]
@@ -50,7 +54,7 @@ def edges_of(reference: NDArray[np.floating], bins: int = BINS) -> tuple[float, 
         bins: at most this many bins.
     """
     finite = np.asarray(reference, np.float64)
-    finite = finite[np.isfinite(finite)]
+    finite = finite[_usable(finite)]
     if finite.size == 0:
         raise CallerError("expected a reference with at least one finite value, found none")
     quantiles = np.quantile(finite, np.linspace(0, 1, bins + 1)[1:-1])
@@ -65,7 +69,7 @@ def empty(edges: tuple[float, ...]) -> Histogram:
 def of(edges: tuple[float, ...], values: NDArray[np.floating]) -> Histogram:
     """The histogram of `values`, shape (n,)."""
     array = np.asarray(values, np.float64).ravel()
-    finite = array[np.isfinite(array)]
+    finite = array[_usable(array)]
     counts = np.bincount(
         np.searchsorted(np.asarray(edges), finite, side="left"), minlength=len(edges) + 1
     )
@@ -101,3 +105,8 @@ def merge(left: Histogram, right: Histogram) -> Histogram:
         minimum=min(left.minimum, right.minimum),
         maximum=max(left.maximum, right.maximum),
     )
+
+
+def _usable(array: NDArray[np.float64]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(array) <= LIMIT)
