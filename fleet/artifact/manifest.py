@@ -148,7 +148,8 @@ class Manifest(Struct, frozen=True):
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as it stands in a package: JSON, the same bytes for the same content."""
-    return msgspec.json.encode(manifest, order="deterministic")
+    # The encoder sorts text keys only; window sizes are numbers until `to_builtins` writes them out.
+    return msgspec.json.encode(msgspec.to_builtins(manifest, str_keys=True), order="deterministic")
 
 
 def decode(data: bytes) -> Manifest:

@@ -27,8 +27,8 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         edges: inner edges, ascending; bin i holds edges[i-1] < x <= edges[i].
         counts: one more than `edges`.
-        minimum: infinity when there is no value (left out of JSON, which has no infinity).
-        maximum: likewise, minus infinity.
+        minimum: smallest value; None when there is no value, because JSON has no infinity.
+        maximum: largest value, or None.
     """
 
     edges: tuple[float, ...]
@@ -37,8 +37,8 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_finite: int = 0
     total: float = 0.0
     total_squares: float = 0.0
-    minimum: float = math.inf
-    maximum: float = -math.inf
+    minimum: float | None = None
+    maximum: float | None = None
 
     @property
     def mean(self) -> float:
@@ -80,8 +80,8 @@ def of(edges: tuple[float, ...], values: NDArray[np.floating]) -> Histogram:
         not_finite=int(array.size - finite.size),
         total=float(finite.sum()),
         total_squares=float(np.square(finite).sum()),
-        minimum=float(finite.min()) if finite.size else math.inf,
-        maximum=float(finite.max()) if finite.size else -math.inf,
+        minimum=float(finite.min()) if finite.size else None,
+        maximum=float(finite.max()) if finite.size else None,
     )
 
 
@@ -102,8 +102,8 @@ def merge(left: Histogram, right: Histogram) -> Histogram:
         not_finite=left.not_finite + right.not_finite,
         total=left.total + right.total,
         total_squares=left.total_squares + right.total_squares,
-        minimum=min(left.minimum, right.minimum),
-        maximum=max(left.maximum, right.maximum),
+        minimum=min((v for v in (left.minimum, right.minimum) if v is not None), default=None),
+        maximum=max((v for v in (left.maximum, right.maximum) if v is not None), default=None),
     )
 
 

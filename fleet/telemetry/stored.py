@@ -14,12 +14,12 @@ from fleet.errors import WireError
 from fleet.telemetry.window import Window
 
 _CRC_BYTES = 4
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Window)
 
 
 def encode(window: Window) -> bytes:
-    """The row; equal windows give equal bytes."""
+    """The row."""
     body = _encoder.encode(window)
     return zlib.crc32(body).to_bytes(_CRC_BYTES, "big") + body
 
