@@ -1,0 +1,11 @@
+"""The registry's repositories: the only place with queries. Each is a class over a session."""
+
+from fleet.registry.repositories.access import Access
+from fleet.registry.repositories.audit import Audit
+from fleet.registry.repositories.devices import Devices
+from fleet.registry.repositories.models import Models
+from fleet.registry.repositories.rollouts import Rollouts
+from fleet.registry.repositories.telemetry import Telemetry
+from fleet.registry.repositories.trust import Trust
+
+__all__ = ["Access", "Audit", "Devices", "Models", "Rollouts", "Telemetry", "Trust"]

@@ -1,0 +1,98 @@
+"""Rollouts, their members and their history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from fleet.registry.errors import NotFoundError
+from fleet.registry.tables import Rollout, RolloutDevice, RolloutStep
+
+LIVE = ("running", "paused")
+
+
+class Rollouts:
+    """Queries over rollouts."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, row: Rollout | RolloutDevice | RolloutStep) -> None:
+        """Add a row."""
+        self._session.add(row)
+        self._session.flush()
+
+    def get(self, rollout: str) -> Rollout:
+        """One rollout. Raises NotFoundError."""
+        found = self._session.get(Rollout, rollout)
+        if found is None:
+            raise NotFoundError(
+                f"expected the id of a rollout, found {rollout!r}; see `outrider rollout list`"
+            )
+        return found
+
+    def get_for_update(self, rollout: str) -> Rollout:
+        """One rollout; no other transaction steps it until this one ends."""
+        query = select(Rollout).where(Rollout.id == rollout).with_for_update()
+        found = self._session.exec(query.execution_options(populate_existing=True)).first()
+        return self.get(rollout) if found is None else found
+
+    def all(self, *, limit: int = 200) -> Sequence[Rollout]:
+        """Rollouts, newest first."""
+        query = select(Rollout).order_by(col(Rollout.created_at).desc(), col(Rollout.id))
+        return self._session.exec(query.limit(limit)).all()
+
+    def in_states(self, states: Sequence[str]) -> Sequence[Rollout]:
+        """Rollouts in one of `states`, oldest first."""
+        query = select(Rollout).where(col(Rollout.state).in_(list(states)))
+        return self._session.exec(query.order_by(col(Rollout.created_at))).all()
+
+    def count_by_state(self) -> dict[str, int]:
+        """How many rollouts are in each state."""
+        query = select(Rollout.state, func.count()).group_by(col(Rollout.state))
+        return dict(self._session.exec(query).all())
+
+    def members(self, rollout: str) -> Sequence[RolloutDevice]:
+        """Members in the order in which they were resolved."""
+        query = (
+            select(RolloutDevice)
+            .where(RolloutDevice.rollout == rollout)
+            .order_by(col(RolloutDevice.position))
+        )
+        return self._session.exec(query).all()
+
+    def member(self, rollout: str, device: str) -> RolloutDevice | None:
+        """One member."""
+        return self._session.get(RolloutDevice, (rollout, device))
+
+    def live_memberships(self, device: str, release: str) -> Sequence[RolloutDevice]:
+        """Places of `device` in rollouts of `release` that have not ended."""
+        query = (
+            select(RolloutDevice)
+            .join(Rollout, col(Rollout.id) == col(RolloutDevice.rollout))
+            .where(
+                RolloutDevice.device == device,
+                Rollout.release == release,
+                col(Rollout.state).in_(LIVE),
+            )
+        )
+        return self._session.exec(query).all()
+
+    def restoring(self, device: str) -> Sequence[RolloutDevice]:
+        """Places of `device` that wait for it to be back on what it ran before."""
+        query = select(RolloutDevice).where(
+            RolloutDevice.device == device, RolloutDevice.outcome == "restoring"
+        )
+        return self._session.exec(query).all()
+
+    def steps(self, rollout: str) -> Sequence[RolloutStep]:
+        """What happened, oldest first."""
+        query = select(RolloutStep).where(RolloutStep.rollout == rollout)
+        return self._session.exec(query.order_by(col(RolloutStep.number))).all()
+
+    def last_step_number(self, rollout: str) -> int:
+        """Number of the newest step; 0 when there is none."""
+        query = select(func.max(RolloutStep.number)).where(RolloutStep.rollout == rollout)
+        return self._session.exec(query).one() or 0
