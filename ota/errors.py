@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.errors import DeviceError, NetworkError, RepositoryError
+from fleet.errors import CallerError, DeviceError, NetworkError, RepositoryError
 
 
 class VerificationError(RepositoryError):
@@ -41,3 +41,45 @@ class SpaceError(DeviceError):
 
     code = "ota.space"
     retryable = True
+
+
+class MetadataError(VerificationError):
+    """Bytes that are no metadata of the role that was expected, or are longer than it may be."""
+
+    code = "ota.metadata"
+
+
+class ThresholdError(VerificationError):
+    """Metadata signed by fewer of its role's keys than the delegator asks for."""
+
+    code = "ota.threshold"
+
+
+class DigestError(VerificationError):
+    """Bytes whose length or digest is not the one that verified metadata names."""
+
+    code = "ota.digest"
+
+
+class WrongDeviceError(VerificationError):
+    """An assignment that was signed for another device or tenant."""
+
+    code = "ota.wrong_device"
+
+
+class ReleaseError(CallerError):
+    """A release, model or assignment that cannot be put into metadata."""
+
+    code = "ota.release"
+
+
+class KeyFileError(CallerError):
+    """A key file that is missing, unreadable, or readable by others."""
+
+    code = "ota.key_file"
+
+
+class RolloutError(CallerError):
+    """A rollout whose description cannot be carried out."""
+
+    code = "ota.rollout"

@@ -1,0 +1,206 @@
+"""What releases and assignments say about a target beyond TUF's own fields, and how targets are named.
+
+Rules:
+- A target's path is ``<model>/<release>/<target>.outrider``; the role that signs it has the model's name.
+- Canonical JSON knows no fractions: every number here is an integer.
+- Releases are ordered by `release_order`, never as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, TargetFile
+
+from fleet.artifact.package import SUFFIX
+from ota.errors import MetadataError, ReleaseError
+
+ASSIGNMENT_FIELD: Final = "x-outrider"
+"""The field of the director's targets metadata that binds it to a device."""
+
+MESSAGES_ROLE: Final = "messages"
+"""The role to which the director delegates the signing of messages to devices."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Blocks(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a blob's signed block list is found: a blob itself.
+
+    Attributes:
+        sha256, length: of the block list's bytes.
+        block_size: size of the blob's blocks in bytes; the last one may be shorter.
+    """
+
+    sha256: str
+    length: int
+    block_size: int
+
+
+class TargetCustom(msgspec.Struct, frozen=True, kw_only=True):
+    """What the image repository says of a target, signed by the model's release key."""
+
+    model: str
+    release: str
+    runtime: str
+    hardware_classes: list[str]
+    security_floor: str
+    blocks: Blocks
+
+
+class AssignmentCustom(msgspec.Struct, frozen=True, kw_only=True):
+    """What the director says of one target of a device's assignment.
+
+    Attributes:
+        activate_before: Unix time after which it must no longer be activated; 0 means never.
+    """
+
+    activate_before: int = 0
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What binds the director's targets metadata to one device."""
+
+    device: str
+    tenant: str
+    counter: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseFile:
+    """One variant of a release: an artifact for one compile target.
+
+    Attributes:
+        target: name of the compile target, for instance ``litert-cpu``.
+        sha256, length_bytes: of the artifact's file.
+        blocks_sha256, blocks_length_bytes, block_size_bytes: of its block list.
+    """
+
+    target: str
+    sha256: str
+    length_bytes: int
+    blocks_sha256: str
+    blocks_length_bytes: int
+    block_size_bytes: int
+    runtime: str
+    hardware_classes: Sequence[str]
+
+
+class TargetPath(NamedTuple):
+    """A target's path, taken apart."""
+
+    model: str
+    release: str
+    target: str
+
+
+def check_model(model: str) -> str:
+    """Return `model` when it may name a role.
+
+    Raises:
+        ReleaseError: it may not; TUF's own role names are taken.
+    """
+    if not _NAME.match(model) or model in TOP_LEVEL_ROLE_NAMES:
+        raise ReleaseError(
+            f"expected a model name of 1 to 64 of A-Z a-z 0-9 _ - other than "
+            f"{', '.join(sorted(TOP_LEVEL_ROLE_NAMES))}; found {model!r}; rename the model"
+        )
+    return model
+
+
+def target_path(model: str, release: str, target: str) -> str:
+    """The path under which the artifact of `model` in `release` for `target` is signed.
+
+    Raises:
+        ReleaseError: a part is not a legal name.
+    """
+    check_model(model)
+    if not _RELEASE.match(release):
+        raise ReleaseError(
+            f"expected a release of 1 to 64 of A-Z a-z 0-9 . _ + -, found {release!r}; rename it"
+        )
+    if not _NAME.match(target):
+        raise ReleaseError(
+            f"expected a target name of 1 to 64 of A-Z a-z 0-9 _ -, found {target!r}; rename it"
+        )
+    return f"{model}/{release}/{target}{SUFFIX}"
+
+
+def parse_path(path: str) -> TargetPath:
+    """Take a target's path apart.
+
+    Raises:
+        MetadataError: it is not of the form ``<model>/<release>/<target>.outrider``.
+    """
+    parts = path.split("/")
+    if len(parts) == 3 and parts[2].endswith(SUFFIX):
+        found = TargetPath(parts[0], parts[1], parts[2][: -len(SUFFIX)])
+        try:
+            if target_path(*found) == path:
+                return found
+        except ReleaseError:
+            pass
+    raise MetadataError(
+        f"expected a target path MODEL/RELEASE/TARGET{SUFFIX}, found {path[:200]!r}; "
+        f"the repository must be repaired"
+    )
+
+
+def release_order(release: str) -> list[tuple[int, int, str]]:
+    """A key that sorts releases: runs of digits by value, other text by code point, digits after text.
+
+    ``1 < 2 < 10``, ``1.9 < 1.10``, ``2-rc1 < 2.0``; a release that another begins with comes before it.
+    """
+    parts = re.findall(r"[0-9]+|[^0-9]+", release)
+    return [(1, int(part), "") if part[0].isdigit() else (0, 0, part) for part in parts]
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a SHA-256 in lower-case hex."""
+    return bool(_DIGEST.match(text))
+
+
+def custom_of(kind: type[S], value: Any, *, name: str) -> S:
+    """Read a custom field of metadata.
+
+    Raises:
+        MetadataError: it does not have the form of `kind`.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise MetadataError(f"{name}: {error}; the repository must be repaired") from None
+
+
+def target_file(model: str, release: str, file: ReleaseFile, floor: str) -> TargetFile:
+    """A variant of a release as the image repository lists it.
+
+    Raises:
+        ReleaseError: a name is not legal.
+    """
+    custom = TargetCustom(
+        model=model,
+        release=release,
+        runtime=file.runtime,
+        hardware_classes=list(file.hardware_classes),
+        security_floor=floor,
+        blocks=Blocks(
+            sha256=file.blocks_sha256,
+            length=file.blocks_length_bytes,
+            block_size=file.block_size_bytes,
+        ),
+    )
+    return TargetFile(
+        length=file.length_bytes,
+        hashes={"sha256": file.sha256},
+        path=target_path(model, release, file.target),
+        unrecognized_fields={"custom": msgspec.to_builtins(custom)},
+    )

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from ota.verify import trust
+
+pytestmark = pytest.mark.agent
+
+PATH = "digits/1/litert-cpu.outrider"
+
+
+def test_a_device_accepts_what_both_repositories_agree_on(house):
+    house.release("digits", "1", floor="1")
+    accepted = house.accept(house.assign(PATH))
+
+    (target,) = accepted.targets
+    assert (target.model, target.release, target.path) == ("digits", "1", PATH)
+    assert target.length_bytes == 123_456
+    assert target.block_size_bytes == 65_536
+    assert target.hardware_classes == ["cpu-arm64", "cpu-x86-64"]
+    assert target.security_floor == "1"
+    assert accepted.counter == 1
+
+
+def test_what_was_accepted_holds_again_at_boot_and_years_later(house):
+    house.release("digits", "1")
+    accepted = house.accept(house.assign(PATH))
+    again = trust.installed(trust.from_bytes(trust.to_bytes(accepted.store)))
+    assert again.targets == accepted.targets
+    assert again.counter == accepted.counter
+    assert again.message_keys.keys() == accepted.message_keys.keys()
+
+
+def test_a_fresh_device_has_nothing_installed(house):
+    nothing = trust.installed(house.store)
+    assert (nothing.targets, nothing.counter, nothing.message_keys) == ((), 0, {})
+
+
+def test_a_second_release_replaces_the_first_and_an_empty_assignment_ends_it(house):
+    house.release("digits", "1")
+    house.accept(house.assign(PATH))
+    house.now += 60
+    house.release("digits", "2")
+    assert house.accept(house.assign("digits/2/litert-cpu.outrider")).targets[0].release == "2"
+    assert house.accept(house.assign()).targets == ()
+    assert trust.versions(house.store)["image/root.json"] == 1
+
+
+def test_several_models_come_sorted(house):
+    house.release("detector", "7")
+    house.release("digits", "1")
+    accepted = house.accept(house.assign(PATH, "detector/7/litert-cpu.outrider"))
+    assert [target.model for target in accepted.targets] == ["detector", "digits"]
