@@ -6,12 +6,14 @@ Rules:
   field can be moved into another.
 - Downward envelopes are bound to one device, carry a counter and expire; upward ones are signed by
   the device's own key, with the sequence number as counter and no expiry.
-- Keys are ECDSA P-256 (devices; what TPMs offer) or Ed25519 (cloud).
+- Keys are ECDSA P-256 (devices; what TPMs offer) or Ed25519 (cloud). Software keys sign deterministically
+  (RFC 6979): a device that has just booted may have little entropy, and a weak nonce gives its key away.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -68,9 +70,8 @@ def key_id(key: PublicKey) -> str:
 def signer(key: PrivateKey) -> Signer:
     """A signer over a software key."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        return Signer(
-            key_id(key.public_key()), lambda data: key.sign(data, ec.ECDSA(hashes.SHA256()))
-        )
+        algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+        return Signer(key_id(key.public_key()), lambda data: key.sign(data, algorithm))
     return Signer(key_id(key.public_key()), key.sign)
 
 
@@ -108,6 +109,10 @@ def unseal(
     if (envelope.kind, envelope.device) != (kind, device):
         raise SignatureError(
             f"expected a message {kind!r} for {device!r}, found {envelope.kind!r} for {envelope.device!r}",
+        )
+    if not math.isfinite(envelope.expires):
+        raise SignatureError(
+            f"message {kind!r}: expected an expiry in seconds, found {envelope.expires}"
         )
     if envelope.expires and now > envelope.expires:
         raise SignatureError(

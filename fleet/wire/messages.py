@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 import msgspec
@@ -80,7 +81,8 @@ class Reported(Message, frozen=True):
     Attributes:
         assignment_counter: the assignment that this step works on.
         state: value of `agent.core` update states, e.g. ``fetching`` or ``committed``.
-        figures: numbers of the step: golden cosine, bytes fetched, seconds.
+        figures: numbers of the step: golden cosine, bytes fetched, seconds. JSON has no NaN: what is not
+            finite arrives as None.
         error_code: stable code of what went wrong, empty when nothing did.
     """
 
@@ -97,7 +99,7 @@ class Reported(Message, frozen=True):
     progress: float = 0.0
     error_code: str = ""
     detail: str = ""
-    figures: dict[str, float] = {}
+    figures: Mapping[str, float | None] = {}
 
 
 class EventLevel(str, Enum):
@@ -120,7 +122,7 @@ class Event(Message, frozen=True):
     level: EventLevel = EventLevel.INFO
     model: str = ""
     release: str = ""
-    figures: dict[str, float] = {}
+    figures: Mapping[str, float | None] = {}
 
 
 class TelemetryBatch(Message, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,11 @@ def windows(model: str = "digits", release: str = "1") -> st.SearchStrategy[Wind
     )
 
 
+figures = st.dictionaries(names, st.none() | st.floats(-1e300, 1e300), max_size=3)
+
 _FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
+    m.Reported: {"figures": figures},
+    m.Event: {"figures": figures},
     m.TelemetryBatch: {"windows": st.lists(windows(), max_size=3)},
     m.Desired: {
         "image": st.dictionaries(names, st.binary(max_size=30), max_size=3),
@@ -74,15 +79,17 @@ KINDS: tuple[type[m.Message], ...] = (
 )  # fmt: skip
 
 
+# What JSON can carry: finite floats, and integers that fit 64 bits.
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
+st.register_type_strategy(int, st.integers(-(2**63), 2**63 - 1))
+
+
 def messages(kind: type[m.Message]) -> st.SearchStrategy[Any]:
     """Messages of a kind, every field drawn, optional ones too."""
-    st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
-    st.register_type_strategy(int, st.integers(-(2**63), 2**63 - 1))
-    fields = {name: st.from_type(hint) for name, hint in _hints(kind).items()}
-    return st.builds(kind, **{**fields, **_FIELDS.get(kind, {})})
+    chosen = _FIELDS.get(kind, {})
+    drawn = {k: st.from_type(hint) for k, hint in _hints(kind).items() if k not in chosen}
+    return st.builds(kind, **drawn, **chosen)
 
 
 def _hints(kind: type) -> dict[str, Any]:
-    import typing
-
     return {k: v for k, v in typing.get_type_hints(kind).items() if k in kind.__struct_fields__}
