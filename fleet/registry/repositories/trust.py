@@ -20,6 +20,11 @@ class Trust:
         query = select(TrustFile).where(TrustFile.repository == repository)
         return {row.name: row.data for row in self._session.exec(query)}
 
+    def updated_at(self, repository: str, name: str) -> float | None:
+        """When a file was last signed; None when there is none."""
+        row = self._session.get(TrustFile, (repository, name))
+        return None if row is None else row.updated_at
+
     def put_files(self, repository: str, files: Mapping[str, bytes], *, now: float) -> None:
         """Store or replace files; others stay."""
         for name, data in files.items():

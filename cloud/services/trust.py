@@ -1,0 +1,235 @@
+"""What the cloud signs: the image repository, assignments per device, and messages to devices.
+
+Rules:
+- Repositories live in the registry (`TrustFile`), their keys in the data directory; what is signed in a
+  transaction is stored in it.
+- A device's assignment counter is max(registry, what the device says it holds) + 1, so that a registry
+  restored from a backup still signs assignments that devices accept.
+- Metadata that nears its expiry is signed anew when a device asks, and by the ticker (`refresh`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlmodel import Session
+
+from cloud.audit import log
+from cloud.context import Context, Unit
+from cloud.settings import Settings
+from fleet.registry.repositories import Devices, Models, Trust
+from fleet.registry.tables import Artifact, Assignment, Device
+from fleet.wire import codec, envelope
+from fleet.wire.messages import Desired
+from fleet.wire.topics import Down
+from ota.metadata.director import ASSIGNMENT_DAYS, Assigned, Director
+from ota.metadata.image import TIMESTAMP_DAYS, ImageRepository
+from ota.metadata.release import ReleaseFile
+from ota.signing import keys
+
+IMAGE, DIRECTOR = "image", "director"
+MESSAGE_LIFETIME_S = 24 * 3600.0
+_DAY_S = 86_400.0
+_RENEW_SHARE = 0.5
+
+
+class Roots(NamedTuple):
+    """The newest root of each repository; what a device is enrolled with."""
+
+    image: bytes
+    director: bytes
+
+
+def initialise(context: Context) -> None:
+    """Make the keys and both repositories where they are missing."""
+    folder = context.settings.data
+    keys.create_keystore(folder)
+    with context.unit() as unit:
+        trust = Trust(unit.session)
+        if not trust.files(IMAGE):
+            image = ImageRepository.create(keys.image_signers(folder, offline=True), unit.now)
+            trust.put_files(IMAGE, image.files, now=unit.now)
+            log.record(unit, actor="cloud", action="trust.create", subject=IMAGE)
+        if not trust.files(DIRECTOR):
+            director = Director.create(keys.director_signers(folder, offline=True), unit.now)
+            trust.put_files(DIRECTOR, director.files, now=unit.now)
+            log.record(unit, actor="cloud", action="trust.create", subject=DIRECTOR)
+
+
+def roots(session: Session) -> Roots:
+    """What a device is enrolled with."""
+    return Roots(*(_newest_root(Trust(session).files(name)) for name in (IMAGE, DIRECTOR)))
+
+
+def add_release(
+    unit: Unit,
+    settings: Settings,
+    *,
+    model: str,
+    version: str,
+    security_floor: str,
+    variants: list[Artifact],
+) -> None:
+    """Sign a release's variants into the image repository. Raises ReleaseError."""
+    repository = _image(unit.session, settings)
+    signer = keys.create_release_key(settings.data, model)
+    if model not in repository.models:
+        repository.add_model(model, signer, unit.now)
+    files = [
+        ReleaseFile(
+            target=artifact.target,
+            sha256=artifact.sha256,
+            length_bytes=artifact.size_bytes,
+            blocks_sha256=artifact.blocks_sha256,
+            blocks_length_bytes=artifact.blocks_length_bytes,
+            block_size_bytes=artifact.block_size_bytes,
+            runtime=artifact.runtime,
+            hardware_classes=artifact.hardware_classes,
+        )
+        for artifact in variants
+    ]
+    repository.add_release(model, version, files, signer, unit.now, security_floor=security_floor)
+    Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+
+
+def assign(
+    unit: Unit, settings: Settings, device: str, *, rollout: str | None = None
+) -> Assignment:
+    """Sign what the registry wants the device to run, under the next counter; notes ``desired``."""
+    row = Devices(unit.session).get_for_update(device)
+    trust = Trust(unit.session)
+    desired = trust.desired(device)
+    newest = trust.newest_assignment(device)
+    counter = max(newest.counter if newest else 0, row.assignment_counter) + 1
+    targets = [
+        _assigned(unit.session, release=want.release, artifact=want.artifact) for want in desired
+    ]
+    document = _director(unit.session, settings).assign(
+        device, row.tenant, counter, targets, unit.now
+    )
+    assignment = Assignment(
+        device=device,
+        counter=counter,
+        models={want.model: want.release for want in desired},
+        document=document,
+        rollout=rollout,
+        created_at=unit.now,
+        expires_at=unit.now + ASSIGNMENT_DAYS * _DAY_S,
+    )
+    trust.add_assignment(assignment)
+    unit.publish("desired", device=device)
+    return assignment
+
+
+def desired_for(context: Context, device: str, *, nonce: str = "") -> Desired:
+    """All metadata that the device needs now; signs anew what is missing or near its end.
+
+    Raises:
+        NotFoundError: no such device.
+    """
+    refresh(context)
+    with context.read() as session:
+        row = Devices(session).get(device)
+        stale = _assignment_is_stale(session, row, now=context.clock())
+    if stale:
+        with context.unit() as unit:
+            if _assignment_is_stale(
+                unit.session, Devices(unit.session).get_for_update(device), now=unit.now
+            ):
+                assign(unit, context.settings, device)
+    with context.read() as session:
+        return _desired(session, context, row, nonce=nonce)
+
+
+def refresh(context: Context) -> bool:
+    """Sign snapshot and timestamp anew when the timestamp nears its expiry; whether it did."""
+    with context.read() as session:
+        if not _timestamp_is_stale(session, now=context.clock()):
+            return False
+    with context.unit() as unit:
+        if not _timestamp_is_stale(unit.session, now=unit.now):
+            return False
+        repository = _image(unit.session, context.settings)
+        repository.refresh(unit.now)
+        Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+    return True
+
+
+def sealed(context: Context, device: str, kind: Down, payload: bytes) -> bytes:
+    """A signed message for the device, ready for its topic.
+
+    The counter grows strictly per device, also over restarts and restored backups (it is at least
+    the time in seconds).
+
+    Raises:
+        NotFoundError: no such device.
+        WireError: longer than a message may be.
+    """
+    with context.unit() as unit:
+        row = Devices(unit.session).get_for_update(device)
+        row.message_counter = counter = max(row.message_counter + 1, int(unit.now))
+        now = unit.now
+    signer = keys.message_signer(context.settings.data)
+    return envelope.to_bytes(
+        envelope.seal(
+            kind.value, device, payload, signer, counter=counter, expires=now + MESSAGE_LIFETIME_S
+        )
+    )
+
+
+def sealed_desired(context: Context, device: str, *, nonce: str = "") -> bytes:
+    """`desired_for` as a signed message."""
+    desired = desired_for(context, device, nonce=nonce)
+    return sealed(context, device, Down.DESIRED, codec.to_json(desired))
+
+
+def _desired(session: Session, context: Context, device: Device, *, nonce: str) -> Desired:
+    assignment = Trust(session).newest_assignment(device.id)
+    models = sorted(assignment.models) if assignment else []
+    image = _image(session, context.settings)
+    director = _director(session, context.settings)
+    return Desired(
+        device=device.id,
+        now=context.clock(),
+        image=image.for_device(models, root_version=device.trust.get("image/root.json", 0)),
+        director=director.for_device(
+            assignment.document if assignment else b"",
+            root_version=device.trust.get("director/root.json", 0),
+        ),
+        nonce=nonce,
+    )
+
+
+def _assigned(session: Session, *, release: str, artifact: str) -> Assigned:
+    found = Models(session).variant_of(release, artifact)
+    if found is None:
+        raise AssertionError(
+            f"{release} has no variant {artifact}: the registry contradicts itself"
+        )
+    variant, row = found
+    return Assigned(path=variant.path, sha256=row.sha256, length_bytes=row.size_bytes)
+
+
+def _assignment_is_stale(session: Session, device: Device, *, now: float) -> bool:
+    newest = Trust(session).newest_assignment(device.id)
+    if newest is None or newest.counter < device.assignment_counter:
+        return True
+    return now > newest.created_at + ASSIGNMENT_DAYS * _DAY_S * _RENEW_SHARE
+
+
+def _timestamp_is_stale(session: Session, *, now: float) -> bool:
+    signed_at = Trust(session).updated_at(IMAGE, "timestamp.json")
+    return signed_at is not None and now > signed_at + TIMESTAMP_DAYS * _DAY_S * _RENEW_SHARE
+
+
+def _image(session: Session, settings: Settings) -> ImageRepository:
+    return ImageRepository(Trust(session).files(IMAGE), keys.image_signers(settings.data))
+
+
+def _director(session: Session, settings: Settings) -> Director:
+    return Director(Trust(session).files(DIRECTOR), keys.director_signers(settings.data))
+
+
+def _newest_root(files: dict[str, bytes]) -> bytes:
+    versions = [int(name.split(".", 1)[0]) for name in files if name.endswith(".root.json")]
+    return files[f"{max(versions)}.root.json"]
