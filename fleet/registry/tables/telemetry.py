@@ -64,7 +64,7 @@ class Report(Row, table=True):
     progress: float
     error_code: str = ""
     detail: str = ""
-    figures: dict[str, float] = json_dict()
+    figures: dict[str, float | None] = json_dict()
     at: float
     received_at: float
 
@@ -87,7 +87,7 @@ class DeviceEvent(Row, table=True):
     level: str
     model: str = ""
     release: str = ""
-    figures: dict[str, float] = json_dict()
+    figures: dict[str, float | None] = json_dict()
     at: float
     received_at: float
 
