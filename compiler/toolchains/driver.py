@@ -1,0 +1,128 @@
+"""Calling a toolchain's driver: JSON in, JSON and files out, in a folder that is thrown away.
+
+Rules:
+- The driver gets copies of its inputs; nothing that it does to them is seen outside.
+- Status 0 proves nothing: the answer must be JSON, say ``ok``, and each file that it names must be a
+  plain, non-empty file in the output folder.
+- Whatever goes wrong is a `BuildError` that says what, with the end of the driver's log.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from compiler.errors import BuildError
+from compiler.toolchains import install, process
+from compiler.toolchains.catalog import Toolchain
+from compiler.toolchains.process import Limits
+
+HARNESS: Final = Path(__file__).parent / "drivers" / "harness.py"
+_MAX_ANSWER_BYTES: Final = 16 << 20
+_MAX_OUTPUT_BYTES: Final = 4 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a driver made.
+
+    Attributes:
+        files: by name, the bytes.
+        info: whatever else it said.
+    """
+
+    files: dict[str, bytes]
+    info: dict[str, Any]
+    wall_s: float
+    peak_memory_mib: float
+
+
+def call(
+    toolchain: Toolchain,
+    operation: str,
+    *,
+    files: Mapping[str, bytes],
+    options: Mapping[str, Any],
+    limits: Limits | None = None,
+) -> Answer:
+    """Run one operation of a toolchain's driver.
+
+    Args:
+        toolchain: an installed one.
+        operation: of the driver.
+        files: copied into the driver's work folder under these names.
+        options: JSON values for the operation.
+        limits: the toolchain's own when None.
+
+    Raises:
+        ToolchainMissingError: it is not installed.
+        BuildError: the driver failed in whatever way.
+    """
+    python = install.python(toolchain)
+    with tempfile.TemporaryDirectory(prefix=f"outrider-{toolchain.name}-") as name:
+        work = Path(name)
+        (work / "in").mkdir()
+        (work / "out").mkdir()
+        for file, data in files.items():
+            (work / "in" / file).write_bytes(data)
+        for script, target in ((HARNESS, "harness.py"), (toolchain.driver, "driver.py")):
+            (work / target).write_bytes(script.read_bytes())
+        (work / "job.json").write_text(
+            json.dumps({"operation": operation, "files": sorted(files), "options": dict(options)})
+        )
+        outcome = process.run(
+            [str(python), "-E", "-s", str(work / "harness.py")],
+            folder=work,
+            environment=process.child_environment(work, path=[python.parent]),
+            limits=limits or toolchain.limits,
+        )
+        what = f"{toolchain.name} {operation}"
+        info = _answer(work, what, outcome)
+        names = info.pop("files", {})
+        return Answer(
+            files={key: _output(work, what, key, value) for key, value in names.items()},
+            info=info,
+            wall_s=outcome.wall_s,
+            peak_memory_mib=outcome.peak_memory_mib,
+        )
+
+
+def _answer(work: Path, what: str, outcome: process.Outcome) -> dict[str, Any]:
+    path = work / "answer.json"
+    answer: Any = None
+    if path.is_file() and not path.is_symlink() and path.stat().st_size <= _MAX_ANSWER_BYTES:
+        try:
+            answer = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            answer = None
+    if isinstance(answer, dict) and answer.get("ok") is False:
+        raise BuildError(f"{what}: {str(answer.get('error', 'failed without a reason'))[:600]}")
+    if outcome.problem:
+        raise BuildError(f"{what} {outcome.problem}{_log(outcome)}")
+    if not isinstance(answer, dict) or answer.get("ok") is not True:
+        raise BuildError(f"{what} ended with status 0 and no usable answer{_log(outcome)}")
+    if not isinstance(answer.get("files", {}), dict):
+        raise BuildError(f"{what}: expected its answer to list files by name")
+    return answer
+
+
+def _output(work: Path, what: str, key: str, name: object) -> bytes:
+    path = work / "out" / str(name)
+    sane = (
+        isinstance(name, str)
+        and Path(name).name == name
+        and path.is_file()
+        and not path.is_symlink()
+        and 0 < path.stat().st_size <= _MAX_OUTPUT_BYTES
+    )
+    if not sane:
+        raise BuildError(f"{what}: expected a non-empty file as {key!r}, found none under {name!r}")
+    return path.read_bytes()
+
+
+def _log(outcome: process.Outcome) -> str:
+    return f"; its last lines:\n{outcome.tail}" if outcome.tail else ""

@@ -1,0 +1,1 @@
+"""Drivers: scripts that run inside a toolchain's environment, never in this one."""

@@ -1,0 +1,154 @@
+"""Child processes that cannot take the compiler, or the host, down with them.
+
+Rules:
+- A child runs in a process group of its own, which is killed as a whole when the child ends, runs out
+  of time or memory, or when the caller is interrupted.
+- Wall time and resident memory of the group are watched from outside; processor time and data size
+  are limited by the kernel, the latter far above the watched limit, against a sudden jump.
+- Its output goes to a file; the last lines are kept for the message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+LAUNCHER: Final = Path(__file__).with_name("launch.py")
+_POLL_S: Final = 0.05
+_MEMORY_POLL_S: Final = 0.25
+_DATA_FACTOR: Final = 4
+_TAIL_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a child may use: seconds of wall and processor time, MiB of resident memory."""
+
+    wall_s: float
+    cpu_s: float
+    memory_mib: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a child ended.
+
+    Attributes:
+        problem: empty when it ended with status 0 within its limits; else why not, in words.
+        tail: the last lines of its output.
+    """
+
+    problem: str
+    tail: str
+    wall_s: float
+    peak_memory_mib: float
+
+
+def run(
+    command: Sequence[str], *, folder: Path, environment: Mapping[str, str], limits: Limits
+) -> Outcome:
+    """Run a command in `folder` until it ends or breaks a limit; its output is ``log.txt`` there."""
+    arguments = [str(int(limits.cpu_s)), str(limits.memory_mib * _DATA_FACTOR << 20), *command]
+    log = folder / "log.txt"
+    started = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(LAUNCHER), *arguments],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            problem, peak = _watch(process, limits, started)
+        finally:
+            _kill_group(process)
+    return Outcome(
+        problem=problem,
+        tail=_tail(log),
+        wall_s=time.monotonic() - started,
+        peak_memory_mib=peak / (1 << 20),
+    )
+
+
+def child_environment(work: Path, *, path: Sequence[Path] = ()) -> dict[str, str]:
+    """A small environment: nothing of the user's settings, home and temporary files in `work`."""
+    (work / "tmp").mkdir(exist_ok=True)
+    kept = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TZ")
+    return {
+        "PATH": os.pathsep.join([*map(str, path), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "HOME": str(work),
+        "TMPDIR": str(work / "tmp"),
+        "LANG": "C.UTF-8",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        **{name: os.environ[name] for name in kept if name in os.environ},
+    }
+
+
+def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float) -> tuple[str, float]:
+    """Wait for the end or for a broken limit; returns the problem and the peak memory in bytes."""
+    peak, next_look = 0.0, 0.0
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return _ending(process.wait(_POLL_S), limits), peak
+        now = time.monotonic()
+        if now - started > limits.wall_s:
+            return f"ran longer than {limits.wall_s:g} s and was stopped", peak
+        if now >= next_look:
+            next_look = now + _MEMORY_POLL_S
+            peak = max(peak, _resident_bytes(process.pid))
+            if peak > limits.memory_mib << 20:
+                return f"used more than {limits.memory_mib} MiB of memory and was stopped", peak
+
+
+def _ending(status: int, limits: Limits) -> str:
+    if status == 0:
+        return ""
+    if status > 0:
+        return f"ended with status {status}"
+    if -status == signal.SIGXCPU:
+        return f"used more than {limits.cpu_s:g} s of processor time and was stopped"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def _resident_bytes(pid: int) -> float:
+    total = 0
+    try:
+        top = psutil.Process(pid)
+        processes = [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return float(total)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _tail(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    return "\n".join([line for line in lines if line.strip()][-12:])
