@@ -81,7 +81,7 @@ $(VENV)-%/.self: $(LOCKS)/agent-test-%.lock pyproject.toml $(VENV)/.tools
 
 docs: $(VENV)/.dev $(VENV)/.self ## Build the documentation into site/.
 	@$(BIN)/python docs/generate.py
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
 
 lock: $(VENV)/.tools ## Resolve all dependencies anew (needs a package index; writes no index into the locks).

@@ -64,3 +64,9 @@ class BlobMissingError(RepositoryError):
     """A blob that should be in the store is not there."""
 
     code = "cloud.blob_missing"
+
+
+class AdmissionError(CallerError):
+    """A connection that the broker must refuse, or a message from somebody who may not send it."""
+
+    code = "cloud.admission"

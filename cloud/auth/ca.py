@@ -1,0 +1,257 @@
+"""The fleet's certificate authority: EC P-256 certificates for the broker, the cloud and the devices.
+
+Rules:
+- A device's certificate names it: CN is the device id, O the tenant, OU ``device``. The names come from
+  the claim, never from the certificate request; of the request only the public key counts.
+- A request must be signed by its own key (proof of possession) and that key must be EC P-256, because
+  the same key signs the device's messages.
+- Validity starts a day early, for devices whose clock is a little behind.
+- Pure: time comes in as `now`, seconds since the epoch; files are read and written elsewhere.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from cloud.errors import EnrolmentError
+
+CA_DAYS = 3650
+SERVER_DAYS = 397
+DEVICE_DAYS = 90
+_BACKDATED = dt.timedelta(days=1)
+_MAX_CSR_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA's key and certificate."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    def pem(self) -> bytes:
+        """The certificate as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def key_pem(self) -> bytes:
+        """The private key as PEM, not encrypted: keep the file 0600."""
+        return private_pem(self.key)
+
+    def sha256(self) -> str:
+        """Fingerprint of the certificate's DER, lower-case hex: what an enrolling device pins."""
+        return hashlib.sha256(self.certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who a certificate is for: CN, OU and, for devices, the tenant as O."""
+
+    name: str
+    unit: str
+    tenant: str = ""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate just made, with its own key where we made that too."""
+
+    certificate_pem: bytes
+    serial: str
+    not_after: float
+    key_pem: bytes = b""
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """An EC P-256 private key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key as unencrypted PKCS #8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def create(*, now: float) -> Authority:
+    """A new self-signed authority."""
+    key = new_key()
+    name = _name(Subject("Outrider fleet CA", "ca"))
+    builder = (
+        _builder(name, name, key.public_key(), now=now, days=CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(_authority_key_id(key.public_key()), critical=False)
+    )
+    return Authority(key, builder.sign(key, hashes.SHA256()))
+
+
+def load(key_pem: bytes, certificate_pem: bytes) -> Authority:
+    """The authority kept in two PEM files.
+
+    Raises:
+        ValueError: they are no EC key and certificate.
+    """
+    key = serialization.load_pem_private_key(key_pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"expected an EC key for the authority, found {type(key).__name__}")  # noqa: TRY004  the file's content is wrong, not the caller's type
+    return Authority(key, x509.load_pem_x509_certificate(certificate_pem))
+
+
+def issue_server(authority: Authority, hosts: Sequence[str], *, now: float) -> Issued:
+    """A key and certificate for a TLS server that is reached under `hosts` (names or addresses)."""
+    key = new_key()
+    builder = _leaf(authority, Subject(hosts[0], "server"), key.public_key(), now, SERVER_DAYS)
+    names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    builder = builder.add_extension(names, critical=False).add_extension(usage, critical=False)
+    return _signed(authority, builder, private_pem(key))
+
+
+def issue_client(authority: Authority, subject: Subject, *, now: float, days: int) -> Issued:
+    """A key and client certificate for one of the cloud's own parts."""
+    key = new_key()
+    builder = _leaf(authority, subject, key.public_key(), now, days)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    return _signed(authority, builder.add_extension(usage, critical=False), private_pem(key))
+
+
+def parse_csr(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a certificate request whose sender holds the private key.
+
+    Raises:
+        EnrolmentError: not a request, a wrong signature, or a key that is not EC P-256.
+    """
+    if len(csr_pem) > _MAX_CSR_BYTES:
+        raise EnrolmentError(
+            f"expected a certificate request of at most {_MAX_CSR_BYTES} bytes, found {len(csr_pem)}"
+        )
+    try:
+        csr = x509.load_pem_x509_csr(csr_pem)
+        key = csr.public_key()
+        proven = csr.is_signature_valid
+    except Exception as error:  # noqa: BLE001  the parser raises several kinds, and each means: not a usable request
+        raise EnrolmentError(
+            f"expected a PEM certificate request (PKCS #10), found {error}; make a new one"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise EnrolmentError("expected a certificate request for an EC P-256 key; make such a key")
+    if not proven:
+        raise EnrolmentError(
+            "the certificate request is not signed by its own key; make a new request"
+        )
+    return key
+
+
+def issue_device(
+    authority: Authority, key: ec.EllipticCurvePublicKey, *, device: str, tenant: str, now: float
+) -> Issued:
+    """A client certificate that names a device."""
+    builder = _leaf(authority, Subject(device, "device", tenant), key, now, DEVICE_DAYS)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    return _signed(authority, builder.add_extension(usage, critical=False))
+
+
+def subject_of(certificate: x509.Certificate) -> Subject:
+    """Who a certificate is for; empty strings for what it does not name."""
+
+    def first(oid: x509.ObjectIdentifier) -> str:
+        values = certificate.subject.get_attributes_for_oid(oid)
+        return str(values[0].value) if len(values) == 1 else ""
+
+    return Subject(
+        first(NameOID.COMMON_NAME),
+        first(NameOID.ORGANIZATIONAL_UNIT_NAME),
+        first(NameOID.ORGANIZATION_NAME),
+    )
+
+
+def serial_of(certificate: x509.Certificate) -> str:
+    """The serial number as lower-case hex."""
+    return f"{certificate.serial_number:x}"
+
+
+def _leaf(
+    authority: Authority,
+    subject: Subject,
+    key: ec.EllipticCurvePublicKey,
+    now: float,
+    days: int,
+) -> x509.CertificateBuilder:
+    issuer = authority.certificate
+    return (
+        _builder(_name(subject), issuer.subject, key, now=now, days=days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(_authority_key_id(authority.key.public_key()), critical=False)
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, now: float, days: int
+) -> x509.CertificateBuilder:
+    at = dt.datetime.fromtimestamp(now, tz=dt.timezone.utc)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at - _BACKDATED)
+        .not_valid_after(at + dt.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _signed(authority: Authority, builder: x509.CertificateBuilder, key_pem: bytes = b"") -> Issued:
+    made = builder.sign(authority.key, hashes.SHA256())
+    return Issued(
+        certificate_pem=made.public_bytes(serialization.Encoding.PEM),
+        serial=serial_of(made),
+        not_after=made.not_valid_after_utc.timestamp(),
+        key_pem=key_pem,
+    )
+
+
+def _authority_key_id(key: ec.EllipticCurvePublicKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(subject: Subject) -> x509.Name:
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, subject.name)]
+    if subject.tenant:
+        attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, subject.tenant))
+    attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, subject.unit))
+    return x509.Name(attributes)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

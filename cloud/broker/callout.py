@@ -1,0 +1,179 @@
+"""The auth callout: the broker asks about every connection, the registry decides.
+
+Rules:
+- Two responders on connections of their own share the questions, so that one lost connection leaves
+  no question unanswered.
+- A certificate is let in when the broker verified it, `cloud.broker.permissions` knows its kind, and, for
+  a device, the registry holds it and has not revoked it. What cannot be decided is refused.
+- A revoked device's live connection is cut at the bus's hint, and, should the hint be lost, by a sweep
+  over all connections every `SWEEP_INTERVAL_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from cloud.broker import keys as broker_keys
+from cloud.broker import server, tokens
+from cloud.broker.admin import Admin
+from cloud.broker.keys import BrokerKeys
+from cloud.broker.permissions import CLOUD_PREFIX, DEVICE_UNIT, Peer, Permissions, permissions
+from cloud.broker.server import ACCOUNT, LOOPBACK
+from cloud.context import Context
+from cloud.errors import AdmissionError, BrokerError
+from fleet.registry import identities
+
+RESPONDERS = 2
+SWEEP_INTERVAL_S = 30.0
+_SUBJECT = "$SYS.REQ.USER.AUTH"
+_QUEUE = "outrider-callout"
+_RECONNECT_WAIT_S = 0.25
+log = logging.getLogger(__name__)
+
+
+def decide(
+    question: tokens.Question, *, registered: Callable[[Peer], bool], now: float
+) -> Permissions:
+    """What the asked-about connection may do.
+
+    Raises:
+        AdmissionError: it may not be made.
+    """
+    peer = question.peer
+    if peer is None:
+        raise AdmissionError("expected a client certificate of this fleet, found none")
+    given = permissions(peer, now=now)
+    if peer.subject.unit == DEVICE_UNIT and not registered(peer):
+        raise AdmissionError(
+            f"device {peer.subject.name!r}: its certificate is unknown or revoked; enrol it again"
+        )
+    return given
+
+
+class Callout:
+    """The running service."""
+
+    def __init__(self, context: Context, keys: BrokerKeys) -> None:
+        self._context = context
+        self._keys = keys
+        self._clients: list[Client] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to answer as soon as the broker is there; does not wait for it."""
+        self._tasks = [
+            *(asyncio.create_task(self._respond()) for _ in range(RESPONDERS)),
+            asyncio.create_task(self._cut_revoked()),
+        ]
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self._clients:
+            await client.close()
+
+    async def _respond(self) -> None:
+        client = await self._connect(self._keys.responder, "callout")
+        await client.subscribe(_SUBJECT, queue=_QUEUE, cb=self._answer)
+
+    async def _answer(self, message: Msg) -> None:
+        now = self._context.clock()
+        issuer = self._keys.issuer
+        try:
+            question = tokens.read_question(message.data)
+        except AdmissionError as error:
+            log.warning("auth callout: %s", error)
+            return
+        try:
+            given = await asyncio.to_thread(decide, question, registered=self._registered, now=now)
+            answer = tokens.grant(question, given, account=ACCOUNT, issuer=issuer, now=now)
+        except AdmissionError as error:
+            log.info("connection refused: %s", error)
+            answer = tokens.deny(question, str(error), issuer=issuer, now=now)
+        except Exception:
+            log.exception("connection refused: the registry could not be asked")
+            answer = tokens.deny(
+                question, "the registry could not be asked", issuer=issuer, now=now
+            )
+        with contextlib.suppress(nats.errors.Error):
+            await message.respond(answer)
+
+    def _registered(self, peer: Peer) -> bool:
+        with self._context.read() as session:
+            return identities.admitted(
+                session,
+                serial=peer.serial,
+                device_id=peer.subject.name,
+                tenant=peer.subject.tenant,
+            )
+
+    async def _cut_revoked(self) -> None:
+        notes = self._context.bus.subscribe("revoked")
+        try:
+            admin = Admin(await self._connect(self._keys.admin, "admin"))
+            while True:
+                try:
+                    await self._sweep(admin)
+                except BrokerError as error:
+                    log.warning("cannot look for revoked devices: %s", error)
+                except Exception:
+                    log.exception("cannot look for revoked devices")
+                note = await notes.get(timeout_s=SWEEP_INTERVAL_S)
+                if note is not None:
+                    await self._kick(admin, str(note.data.get("device", "")))
+        finally:
+            notes.close()
+
+    async def _sweep(self, admin: Admin) -> None:
+        live = {client for _, client, _ in await admin.connected()}
+        known = await asyncio.to_thread(self._known)
+        for client_id in live - known:
+            if not client_id.startswith(CLOUD_PREFIX):
+                await self._kick(admin, client_id)
+
+    async def _kick(self, admin: Admin, client_id: str) -> None:
+        try:
+            log.info("cut %d connection(s) of %r", await admin.kick(client_id), client_id)
+        except BrokerError as error:
+            log.warning("cannot cut %r: %s", client_id, error)
+
+    def _known(self) -> set[str]:
+        with self._context.read() as session:
+            return {device.id for device in identities.known_devices(session)}
+
+    async def _connect(self, seed: str, name: str) -> Client:
+        client = Client()
+        self._clients.append(client)
+        await client.connect(
+            f"nats://{LOOPBACK}:{self._context.settings.broker_client_port}",
+            nkeys_seed_str=seed,
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RECONNECT_WAIT_S,  # type: ignore[arg-type]  # handed to asyncio.sleep
+            error_cb=_log_error,
+        )
+        return client
+
+
+async def start(context: Context) -> Callout:
+    """Start the auth callout of an installation.
+
+    Raises:
+        DataDirError: the broker's keys are missing or damaged.
+    """
+    service = Callout(context, broker_keys.load(server.keys_path(context.settings.path("broker"))))
+    await service.start()
+    return service
+
+
+async def _log_error(error: Exception) -> None:
+    log.debug("connection to the broker: %r", error)
