@@ -109,7 +109,7 @@ def _module() -> Any:
     for name in MODULES:
         try:
             return importlib.import_module(f"{name}.interpreter")
-        except ImportError as error:  # noqa: PERF203 - absent, or made for another system; two rounds
+        except ImportError as error:
             reasons.append(str(error))
     raise RuntimeMissingError(
         f"expected ai_edge_litert or tflite_runtime, found neither ({'; '.join(reasons)}); "

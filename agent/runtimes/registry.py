@@ -117,7 +117,7 @@ def _info(name: str, entry: _Entry) -> RuntimeInfo:
     for distribution in entry.distributions:
         try:
             return RuntimeInfo(name=name, version=metadata.version(distribution))
-        except metadata.PackageNotFoundError:  # noqa: PERF203 - two rounds
+        except metadata.PackageNotFoundError:
             continue
     return RuntimeInfo(name=name)
 

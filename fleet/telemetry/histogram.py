@@ -69,10 +69,10 @@ def empty(edges: tuple[float, ...]) -> Histogram:
 def of(edges: tuple[float, ...], values: NDArray[np.floating]) -> Histogram:
     """The histogram of `values`, shape (n,)."""
     array = np.asarray(values, np.float64).ravel()
-    finite = array[_usable(array)]
-    counts = np.bincount(
-        np.searchsorted(np.asarray(edges), finite, side="left"), minlength=len(edges) + 1
-    )
+    # Sorting first costs less than searching an edge for each value: numpy sorts with vector instructions.
+    finite = np.sort(array[_usable(array)])
+    below = np.searchsorted(finite, np.asarray(edges), side="right")
+    counts = np.diff(below, prepend=0, append=finite.size)
     return Histogram(
         edges=edges,
         counts=tuple(counts.tolist()),
@@ -80,8 +80,8 @@ def of(edges: tuple[float, ...], values: NDArray[np.floating]) -> Histogram:
         not_finite=int(array.size - finite.size),
         total=float(finite.sum()),
         total_squares=float(np.square(finite).sum()),
-        minimum=float(finite.min()) if finite.size else None,
-        maximum=float(finite.max()) if finite.size else None,
+        minimum=float(finite[0]) if finite.size else None,
+        maximum=float(finite[-1]) if finite.size else None,
     )
 
 
