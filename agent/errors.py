@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.errors import CallerError, DeviceError
+from fleet.errors import CallerError, DeviceError, RepositoryError
 
 
 class RuntimeMissingError(DeviceError):
@@ -40,3 +40,45 @@ class WorkerLostError(DeviceError):
 
     code = "serving.worker_lost"
     retryable = True
+
+
+class SelfTestError(DeviceError):
+    """A candidate's golden vectors did not come out as they should on this device."""
+
+    code = "agent.self_test"
+
+
+class ProbationError(DeviceError):
+    """A candidate that was activated failed on real requests."""
+
+    code = "agent.probation"
+
+
+class LoopError(DeviceError):
+    """An update was interrupted by restarts too often."""
+
+    code = "agent.loop"
+
+
+class SupersededError(DeviceError):
+    """An update was given up for a newer assignment."""
+
+    code = "agent.superseded"
+
+
+class LateError(DeviceError):
+    """An artifact whose activation came after the time that its assignment allows."""
+
+    code = "agent.late"
+
+
+class IncompatibleError(DeviceError):
+    """This device's hardware or runtimes cannot run the artifact."""
+
+    code = "agent.incompatible"
+
+
+class ContentError(RepositoryError):
+    """An artifact that describes itself otherwise than its signed metadata does."""
+
+    code = "agent.content"

@@ -1,10 +1,11 @@
 """What the core asks of its shell.
 
 Rules:
-- A list is carried out in its order. Commands that persist (`SaveModel`, `SaveDevice`,
-  `SaveBitmap`, `WriteBlock`, `Append`, `Forget`) are done before the next one begins; when one of them
-  fails, the rest of the list is dropped and `StoreFailed` is handled.
-- The others are started in order and answer with an event later.
+- A list is carried out in its order. Those of `PERSISTING` are done before the next one begins; when
+  one fails, the rest of the list is dropped and handed back with `StoreFailed`.
+- `Append` and `Forget` are done in order too, and never fail: the buffer mends itself and says what it lost.
+- The others are started in order and answer with an event later. Commands on one worker are carried out
+  one after the other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.core.records import DeviceRecord, ModelRecord
+from ota.verify.trust import TrustStore
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +27,12 @@ class SaveModel(Command, frozen=True):
     """Persist one model's record."""
 
     record: ModelRecord
+
+
+class SaveTrust(Command, frozen=True):
+    """Persist the trust store."""
+
+    store: TrustStore
 
 
 class SaveDevice(Command, frozen=True):
@@ -49,6 +57,9 @@ class SaveBitmap(Command, frozen=True):
     sha256: str
     block_list: bytes
     bitmap: bytes
+
+
+PERSISTING = (SaveModel, SaveTrust, SaveDevice, WriteBlock, SaveBitmap)
 
 
 class Append(Command, frozen=True):

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.core.commands import Command
 from agent.core.records import DeviceRecord, ModelRecord
 from agent.serving.port import Figures, SelfTest
 from fleet.artifact.manifest import Feature
 from fleet.wire.messages import RuntimeInfo
+from ota.verify.trust import TrustStore
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,11 +28,15 @@ class Booted(Event, frozen=True):
 
     Attributes:
         wall: the local clock, seconds since the epoch, right or wrong.
+        trust: the persisted trust store.
+        enrolled: the trust store as it was at enrolment.
         slots: sha256 of what is found in each slot now, ``{model: {slot: digest}}``.
         notes: ``(code, text)`` of what was repaired while reading the disk; each becomes an event.
     """
 
     wall: float
+    trust: TrustStore
+    enrolled: TrustStore
     device: DeviceRecord
     models: list[ModelRecord]
     slots: dict[str, dict[str, str]]
@@ -66,15 +72,16 @@ class Received(Event, frozen=True):
 
 
 class StoreFailed(Event, frozen=True):
-    """A command that persists something failed; what followed it in its list was not carried out.
+    """A command that persists something failed.
 
     Attributes:
         code: stable code of the error, e.g. ``disk.full``.
+        dropped: that command and what followed it in its list; none of it was carried out.
     """
 
-    model: str
     code: str
     detail: str
+    dropped: list[Command]
 
 
 class Prepared(Event, frozen=True):
@@ -178,8 +185,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowsLoaded(Event, frozen=True):
-    """Rows after the position that was asked for, in order; `waiting` rows are in the buffer in all."""
+    """Rows after the position `after`, in order; `waiting` rows are in the buffer in all."""
 
+    after: int
     rows: list[Row]
     waiting: int
 

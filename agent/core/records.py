@@ -26,9 +26,6 @@ class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     sha256: str
     length_bytes: int
-    blocks_sha256: str = ""
-    blocks_length_bytes: int = 0
-    block_size_bytes: int = 0
     runtime: str = ""
     activate_before: float = 0.0
     slot: str = ""
@@ -39,10 +36,12 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         counter: the assignment that the record works on, or that it settled.
-        stores: how often the record was saved since this assignment began; breaks reboot loops.
+        stores: how often heavy states were saved since this assignment began; breaks reboot loops.
         active: what is committed; it answers unless a candidate is on probation.
         candidate: what is under way.
         previous: what was active before, as long as its slot still holds it.
+        settled_counter, settled_as: the last assignment that was reported as ended, and how; such a
+            report never regresses.
     """
 
     model: str
@@ -53,6 +52,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     active: SlotContent | None = None
     candidate: SlotContent | None = None
     previous: SlotContent | None = None
+    settled_counter: int = 0
+    settled_as: str = ""
     error_code: str = ""
     detail: str = ""
 

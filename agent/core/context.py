@@ -1,0 +1,149 @@
+"""What the rooms of the core share: who the device is, what time it is, and the list of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from agent.core.commands import Append, Command, Log, Publish
+from fleet.wire import codec, envelope
+from fleet.wire.envelope import Signer
+from fleet.wire.messages import Event, EventLevel
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the device is, and how it was configured.
+
+    Attributes:
+        runtimes: names of the runtimes that are allowed; empty for all that are installed.
+        good_answers: answers without an error that end a probation.
+        probation_s: longest probation; what is missing then comes from the golden vectors.
+        window_s: length of a telemetry window.
+        health_s: time between two readings of the sensors.
+    """
+
+    tenant: str
+    device: str
+    hardware_class: str
+    agent_version: str
+    runtimes: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    good_answers: int = 10
+    probation_s: float = 60.0
+    window_s: float = 60.0
+    health_s: float = 300.0
+
+
+class Context:
+    """The core's surroundings.
+
+    Args:
+        settings: the device's.
+        signer: signs with the device's key.
+        boot_epoch: random, new at each start.
+        ids: makes an id that was never used before, at each call.
+
+    Attributes:
+        now: monotonic time of the event that is being handled, seconds.
+        out: the commands that were decided on so far.
+        connected: whether the link stands.
+        unsaved: whether the disk is behind; then no slot is written and nothing heavy begins.
+    """
+
+    def __init__(
+        self, settings: Settings, signer: Signer, *, boot_epoch: str, ids: Callable[[], str]
+    ) -> None:
+        self.settings = settings
+        self.boot_epoch = boot_epoch
+        self.ids = ids
+        self.now = 0.0
+        self.out: list[Command] = []
+        self.connected = False
+        self.unsaved = False
+        self._signer = signer
+        self._seq = 0
+        self._workers = 0
+        self._wall_offset = 0.0
+        self._trusted_floor = 0.0
+        self._trusted_at = 0.0
+
+    def do(self, *commands: Command) -> None:
+        """Add commands to the list."""
+        self.out.extend(commands)
+
+    def next_seq(self) -> int:
+        """The next sequence number of this boot epoch."""
+        self._seq += 1
+        return self._seq
+
+    def next_worker(self) -> int:
+        """A number for a new worker."""
+        self._workers += 1
+        return self._workers
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def set_wall(self, wall: float) -> None:
+        """The local clock shows `wall` now."""
+        self._wall_offset = wall - self.now
+
+    def set_trusted(self, floor: float) -> None:
+        """Trusted time is at least `floor` now; it never falls."""
+        floor = max(floor, self.trusted_now())
+        self._trusted_floor, self._trusted_at = floor, self.now
+
+    def trusted_now(self) -> float:
+        """The floor, and what has passed on the monotonic clock since it was raised."""
+        return self._trusted_floor + (self.now - self._trusted_at)
+
+    def device_time(self) -> float:
+        """Best guess of the time, for people to read; a clock that was never set is overruled."""
+        return max(self.now + self._wall_offset, self.trusted_now())
+
+    # --- what goes up ----------------------------------------------------------------------------
+
+    def publish(self, kind: str, payload: bytes, *, counter: int) -> None:
+        """Seal and send; nothing happens while the link is down."""
+        if self.connected:
+            sealed = envelope.seal(
+                kind, self.settings.device, payload, self._signer, counter=counter
+            )
+            self.do(Publish(kind=kind, payload=envelope.to_bytes(sealed)))
+
+    def append(self, kind: str, seq: int, payload: bytes) -> None:
+        """Buffer a message that must not be lost."""
+        self.do(Append(boot_epoch=self.boot_epoch, seq=seq, kind=kind, payload=payload))
+
+    def event(
+        self,
+        code: str,
+        text: str,
+        *,
+        level: EventLevel = EventLevel.INFO,
+        model: str = "",
+        release: str = "",
+        figures: dict[str, float] | None = None,
+    ) -> None:
+        """Tell the operator, and the log."""
+        seq = self.next_seq()
+        event = Event(
+            device=self.settings.device,
+            boot_epoch=self.boot_epoch,
+            seq=seq,
+            at=self.device_time(),
+            code=code,
+            text=text[:2000],
+            level=level,
+            model=model,
+            release=release,
+            figures=figures or {},
+        )
+        self.append("event", seq, codec.to_json(event))
+        self.log(level.value, code, text, model=model, release=release)
+
+    def log(self, level: str, code: str, text: str, **fields: str) -> None:
+        """A line in the device's own log."""
+        self.do(
+            Log(level=level, code=code, text=text, fields={k: v for k, v in fields.items() if v})
+        )

@@ -1,0 +1,73 @@
+"""The one way by which a model's record changes: ask the table, save, then report. Effects follow later."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.core.commands import SaveModel
+from agent.core.context import Context
+from agent.core.records import ModelRecord
+from agent.core.reporting import report
+from agent.core.states import HEAVY, TABLE, TERMINAL, State, Trigger
+from fleet.errors import UnlistedTransitionError
+from fleet.wire.messages import EventLevel
+
+
+class Mover:
+    """Holds a record.
+
+    Args:
+        ctx: the core's surroundings.
+        record: as it was persisted, or new.
+    """
+
+    def __init__(self, ctx: Context, record: ModelRecord) -> None:
+        self._ctx = ctx
+        self.record = record
+
+    @property
+    def state(self) -> State:
+        """Where the update stands."""
+        return self.record.state
+
+    def save(self, **changes: object) -> None:
+        """Change and persist the record within its state."""
+        self.record = msgspec.structs.replace(self.record, **changes)
+        self._ctx.do(SaveModel(record=self.record))
+
+    def move(
+        self, trigger: Trigger, *, figures: dict[str, float] | None = None, **changes: object
+    ) -> bool:
+        """Go where the table says, persist, report.
+
+        Returns:
+            False when the table does not list the pair; then nothing has changed but that it was told.
+        """
+        record = self.record
+        try:
+            state = TABLE.next(record.state, trigger)
+        except UnlistedTransitionError as error:
+            self._ctx.event(error.code, str(error), level=EventLevel.ERROR, model=record.model)
+            return False
+        if state in HEAVY or trigger is Trigger.REBOOTED:
+            changes.setdefault("stores", record.stores + 1)
+        if trigger is Trigger.PROVED:
+            changes |= {"active": record.candidate, "previous": record.active}
+        if state in {State.COMMITTED, State.IDLE}:
+            changes |= {"candidate": None, "error_code": "", "detail": ""}
+        counter = changes.get("counter", record.counter)
+        if state in TERMINAL and record.settled_counter != counter:
+            changes |= {"settled_counter": counter, "settled_as": state.value}
+        self.save(**changes, state=state)
+        report(self._ctx, self.record, figures=figures)
+        return True
+
+    def end_refused(self, code: str, detail: str) -> None:
+        """The artifact must not run here."""
+        self.move(Trigger.REJECTED, error_code=code, detail=detail)
+
+    def disprove(self, code: str, detail: str, figures: dict[str, float] | None = None) -> bool:
+        """Give the candidate up; what was active is restored next."""
+        if not TABLE.allows(self.record.state, Trigger.DISPROVED):
+            return False
+        return self.move(Trigger.DISPROVED, figures=figures, error_code=code, detail=detail)
