@@ -10,17 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from compiler.graph import folder as folders
+from compiler.graph import onnx_model, signature
 from fleet.errors import OutriderError
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What the folder says of itself.
+    """What the folder and the model in it say of themselves.
 
     Raises:
-        OutriderError: it is wrong.
+        OutriderError: they are wrong.
     """
     folder = folders.load(path)
+    model = onnx_model.load(folder.model)
+    inputs = signature.input_specs(folder, model.inputs)
     return {
         "name": folder.name,
         "author_version": folder.version,
@@ -28,6 +33,10 @@ def describe(path: Path) -> dict[str, Any]:
         "licence": folder.licence,
         "metric": {"name": folder.metric.name, "budget": folder.metric.budget},
         "model_size_bytes": folder.model.stat().st_size,
+        "model_sha256": model.sha256,
+        "opset": model.opset,
+        "inputs": msgspec.to_builtins(inputs),
+        "outputs": msgspec.to_builtins(model.outputs),
     }
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from cloud.context import Context, Unit
 from cloud.errors import DeniedError
 from cloud.services import drift, trust
+from cloud.services.releases import id_of
 from fleet.registry.repositories import Devices, Telemetry
 from fleet.registry.tables import (
     Device,
@@ -26,6 +27,9 @@ from fleet.registry.tables import (
 from fleet.telemetry import stored
 from fleet.telemetry.window import Window
 from fleet.wire.messages import Birth, Desired, Event, ModelStatus, Reported, Status, TelemetryBatch
+
+_COMMITTED = "committed"
+_RUNNING = frozenset({"idle", _COMMITTED})
 
 Acked = dict[str, list[int]]
 """Sequence numbers by boot epoch, as `fleet.wire.messages.Ack` carries them."""
@@ -104,7 +108,7 @@ def event(context: Context, message: Event) -> Acked:
                 text=message.text,
                 level=message.level.value,
                 model=message.model,
-                release=message.release,
+                release=id_of(message.model, message.release),
                 figures=dict(message.figures),
                 at=message.at,
                 received_at=unit.now,
@@ -166,9 +170,12 @@ def _model_at_birth(unit: Unit, device: Device, status: ModelStatus, message: Bi
     row = devices.model(device.id, status.model)
     if row is None:
         row = DeviceModel(device=device.id, model=status.model)
-    same = (row.release, row.sha256, row.state) == (status.release, status.sha256, status.state)
-    row.release, row.sha256, row.state = status.release, status.sha256, status.state
+    release = id_of(status.model, status.release)
+    same = (row.release, row.sha256, row.state) == (release, status.sha256, status.state)
+    row.release, row.sha256, row.state = release, status.sha256, status.state
     row.previous_release, row.url = status.previous_release, status.url
+    if status.state in _RUNNING:
+        row.running_release, row.running_sha256 = release, status.sha256
     if not same:
         row.terminal, row.progress, row.error_code, row.detail = False, 0.0, "", ""
         row.boot_epoch, row.seq = message.boot_epoch, 0
@@ -184,7 +191,10 @@ def _model_at_report(unit: Unit, message: Reported) -> bool:
         row = DeviceModel(device=message.device, model=message.model)
     elif _is_older(row, message):
         return False
-    row.release, row.sha256, row.state = message.release, message.sha256, message.state
+    release = id_of(message.model, message.release)
+    row.release, row.sha256, row.state = release, message.sha256, message.state
+    if message.state == _COMMITTED:
+        row.running_release, row.running_sha256 = release, message.sha256
     row.counter, row.terminal = message.assignment_counter, message.terminal
     row.progress = min(1.0, max(0.0, message.progress))
     row.error_code, row.detail = message.error_code, message.detail
@@ -208,7 +218,7 @@ def _report(message: Reported, now: float) -> Report:
         boot_epoch=message.boot_epoch,
         seq=message.seq,
         model=message.model,
-        release=message.release,
+        release=id_of(message.model, message.release),
         sha256=message.sha256,
         counter=message.assignment_counter,
         state=message.state,
@@ -229,7 +239,7 @@ def _window(device: str, window: Window, now: float) -> TelemetryWindow:
         boot_epoch=window.boot_epoch,
         seq=window.seq,
         model=window.model,
-        release=window.release,
+        release=id_of(window.model, window.release),
         sha256=window.sha256,
         started=window.started,
         ended=window.ended,

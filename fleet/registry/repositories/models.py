@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, update
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from fleet.registry.errors import NotFoundError
@@ -74,13 +74,6 @@ class Models:
             .with_for_update(skip_locked=True)
         )
         return self._session.exec(query).first()
-
-    def requeue_running(self) -> int:
-        """Put jobs that were running when the cloud died back into the queue; returns how many."""
-        result = self._session.exec(
-            update(Job).where(col(Job.state) == "running").values(state="queued", progress=0.0)
-        )
-        return result.rowcount
 
     def find_artifact(self, sha256: str) -> Artifact | None:
         """The artifact of that digest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import func
+from sqlalchemy import and_, func
 from sqlalchemy import select as sa_select
 from sqlmodel import Session, col, select
 
@@ -97,6 +97,28 @@ class Telemetry:
         if sha256 is not None:
             query = query.where(TelemetryWindow.sha256 == sha256)
         return self._session.exec(query).all()
+
+    def newest_windows(self, devices: Sequence[str]) -> Sequence[TelemetryWindow]:
+        """The newest window of each device and model."""
+        newest = (
+            sa_select(
+                col(TelemetryWindow.device),
+                col(TelemetryWindow.model),
+                func.max(TelemetryWindow.ended).label("ended"),
+            )
+            .where(col(TelemetryWindow.device).in_(list(devices)))
+            .group_by(col(TelemetryWindow.device), col(TelemetryWindow.model))
+            .subquery()
+        )
+        query = select(TelemetryWindow).join(
+            newest,
+            and_(
+                col(TelemetryWindow.device) == newest.c.device,
+                col(TelemetryWindow.model) == newest.c.model,
+                col(TelemetryWindow.ended) == newest.c.ended,
+            ),
+        )
+        return self._session.exec(query.order_by(col(TelemetryWindow.seq))).all()
 
     def windows_of_artifacts(
         self, sha256: Sequence[str], *, since: float, limit: int = 5000

@@ -42,6 +42,11 @@ class Trust:
         query = select(DesiredModel).where(DesiredModel.device == device)
         return self._session.exec(query.order_by(col(DesiredModel.model))).all()
 
+    def desired_of(self, devices: Sequence[str]) -> Sequence[DesiredModel]:
+        """What some devices should run."""
+        query = select(DesiredModel).where(col(DesiredModel.device).in_(list(devices)))
+        return self._session.exec(query).all()
+
     def desired_model(self, device: str, model: str) -> DesiredModel | None:
         """What the device should run for one model."""
         return self._session.get(DesiredModel, (device, model))

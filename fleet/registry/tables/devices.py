@@ -90,9 +90,11 @@ class Claim(Row, table=True):
 
 
 class DeviceModel(Row, table=True):
-    """What a device runs for one model, by its own latest word.
+    """What a device runs for one model, and what it is doing about it, by its own latest word.
 
     Attributes:
+        release, sha256, state, progress: the update that it last reported on.
+        running_release, running_sha256: what answers requests.
         counter: the assignment that `state` is about.
         boot_epoch, seq: identity of the report that set this row; empty when a birth did.
         terminal: the state is final for `counter`; only a newer assignment changes it.
@@ -108,6 +110,8 @@ class DeviceModel(Row, table=True):
     state: str = "idle"
     progress: float = 0.0
     terminal: bool = False
+    running_release: str = ""
+    running_sha256: str = ""
     previous_release: str = ""
     url: str = ""
     error_code: str = ""

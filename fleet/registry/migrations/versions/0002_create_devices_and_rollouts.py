@@ -176,6 +176,8 @@ def _create_device_model() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("progress", sa.Float(), nullable=False),
         sa.Column("terminal", sa.Boolean(), nullable=False),
+        sa.Column("running_release", sa.String(), nullable=False),
+        sa.Column("running_sha256", sa.String(), nullable=False),
         sa.Column("previous_release", sa.String(), nullable=False),
         sa.Column("url", sa.String(), nullable=False),
         sa.Column("error_code", sa.String(), nullable=False),

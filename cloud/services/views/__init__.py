@@ -1,0 +1,44 @@
+"""Read models: what the REST API answers and the dashboard shows. Nothing here changes anything.
+
+Rules:
+- Every function takes a session that reads, and returns frozen structs that encode to JSON as they stand.
+- Times are seconds since the Unix epoch; a device's own verdict on drift and the registry's are kept apart.
+"""
+
+from cloud.services.views.device import DeviceView, WindowLine, device
+from cloud.services.views.fleet import DeviceLine, EventLine, FleetView, devices, fleet
+from cloud.services.views.models import (
+    ArtifactLine,
+    JobLine,
+    ModelLine,
+    ModelView,
+    ReleaseLine,
+    artifacts,
+    job,
+    jobs,
+    model,
+    models,
+    releases,
+)
+
+__all__ = [
+    "ArtifactLine",
+    "DeviceLine",
+    "DeviceView",
+    "EventLine",
+    "FleetView",
+    "JobLine",
+    "ModelLine",
+    "ModelView",
+    "ReleaseLine",
+    "WindowLine",
+    "artifacts",
+    "device",
+    "devices",
+    "fleet",
+    "job",
+    "jobs",
+    "model",
+    "models",
+    "releases",
+]

@@ -1,0 +1,263 @@
+"""Models, their versions, artifacts, jobs and releases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlmodel import Session
+
+from cloud.services.views.base import View
+from fleet.registry.errors import NotFoundError
+from fleet.registry.repositories import Models
+from fleet.registry.tables import Artifact, Job, ModelVersion, Release
+
+
+class ArtifactLine(View, frozen=True):
+    """A compiled artifact with the figures that judge it.
+
+    Attributes:
+        metric: name, value and the fp32 model's value.
+        result: the target's entry of the compile report: parity, latency, candidates.
+    """
+
+    sha256: str
+    model: str
+    version: str
+    target: str
+    runtime: str
+    runtime_version: str
+    hardware_classes: list[str]
+    recipe: str
+    status: str
+    evidence: str
+    size_bytes: int
+    metric: dict[str, Any]
+    latency_ms_p50: float
+    latency_ms_p95: float
+    features: list[str]
+    result: dict[str, Any]
+    created_at: float
+
+
+class JobLine(View, frozen=True):
+    """A compile job."""
+
+    id: str
+    model: str
+    version: str
+    targets: list[str]
+    state: str
+    progress: float
+    message: str
+    report: dict[str, Any]
+    created_at: float
+    created_by: str
+    started_at: float | None
+    finished_at: float | None
+
+
+class Variant(View, frozen=True):
+    """One artifact of a release."""
+
+    target: str
+    artifact: str
+    runtime: str
+    hardware_classes: list[str]
+    size_bytes: int
+    path: str
+
+
+class ReleaseLine(View, frozen=True):
+    """A signed release."""
+
+    id: str
+    model: str
+    version: str
+    security_floor: str
+    created_at: float
+    created_by: str
+    variants: list[Variant]
+
+
+class VersionLine(View, frozen=True):
+    """A pushed version of a model."""
+
+    name: str
+    version: str
+    sha256: str
+    size_bytes: int
+    created_at: float
+    created_by: str
+    description: dict[str, Any]
+    artifacts: list[ArtifactLine]
+    released: bool
+
+
+class ModelLine(View, frozen=True):
+    """A model in the list of models."""
+
+    name: str
+    versions: int
+    newest: str
+    task: str
+    updated_at: float
+    releases: list[str]
+
+
+class ModelView(View, frozen=True):
+    """The model page; versions newest first."""
+
+    name: str
+    versions: list[VersionLine]
+    releases: list[ReleaseLine]
+    jobs: list[JobLine]
+
+
+def models(session: Session) -> list[ModelLine]:
+    """All models by name."""
+    repository = Models(session)
+    released: dict[str, list[str]] = {}
+    for release in repository.releases():
+        released.setdefault(release.model, []).append(release.id)
+    grouped: dict[str, list[ModelVersion]] = {}
+    for row in repository.versions():
+        grouped.setdefault(row.model, []).append(row)
+    return [
+        ModelLine(
+            name=name,
+            versions=len(rows),
+            newest=rows[-1].version,
+            task=str(rows[-1].description.get("task", "")),
+            updated_at=rows[-1].created_at,
+            releases=released.get(name, []),
+        )
+        for name, rows in sorted(grouped.items())
+    ]
+
+
+def model(session: Session, name: str) -> ModelView:
+    """One model. Raises NotFoundError."""
+    repository = Models(session)
+    rows = repository.versions(name)
+    if not rows:
+        raise NotFoundError(
+            f"expected the name of a pushed model, found {name!r}; see `outrider model list`"
+        )
+    return ModelView(
+        name=name,
+        versions=[_version(repository, row) for row in reversed(rows)],
+        releases=releases(session, name),
+        jobs=[job_line(row) for row in repository.jobs() if row.model == name],
+    )
+
+
+def version(session: Session, name: str, number: str) -> VersionLine:
+    """One version of a model. Raises NotFoundError."""
+    repository = Models(session)
+    return _version(repository, repository.version(name, number))
+
+
+def artifacts(
+    session: Session, name: str | None = None, number: str | None = None
+) -> list[ArtifactLine]:
+    """Artifacts, newest first."""
+    return [_artifact(row) for row in Models(session).artifacts(name, number)]
+
+
+def releases(session: Session, name: str | None = None) -> list[ReleaseLine]:
+    """Releases, newest first."""
+    repository = Models(session)
+    return [_release(repository, row) for row in repository.releases(name)]
+
+
+def release(session: Session, release_id: str) -> ReleaseLine:
+    """One release. Raises NotFoundError."""
+    repository = Models(session)
+    return _release(repository, repository.release(release_id))
+
+
+def jobs(session: Session) -> list[JobLine]:
+    """Jobs, newest first."""
+    return [job_line(row) for row in Models(session).jobs()]
+
+
+def job(session: Session, job_id: str) -> JobLine:
+    """One job. Raises NotFoundError."""
+    return job_line(Models(session).job(job_id))
+
+
+def job_line(row: Job) -> JobLine:
+    """A job as it is shown."""
+    return JobLine(
+        id=row.id,
+        model=row.model,
+        version=row.version,
+        targets=list(row.targets),
+        state=row.state,
+        progress=row.progress,
+        message=row.message,
+        report=dict(row.report),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _version(repository: Models, row: ModelVersion) -> VersionLine:
+    return VersionLine(
+        name=row.model,
+        version=row.version,
+        sha256=row.folder_sha256,
+        size_bytes=row.size_bytes,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        description=dict(row.description),
+        artifacts=[_artifact(a) for a in repository.artifacts(row.model, row.version)],
+        released=repository.find_release(f"{row.model}@{row.version}") is not None,
+    )
+
+
+def _artifact(row: Artifact) -> ArtifactLine:
+    manifest = row.manifest
+    return ArtifactLine(
+        sha256=row.sha256,
+        model=row.model,
+        version=row.version,
+        target=row.target,
+        runtime=row.runtime,
+        runtime_version=row.runtime_version,
+        hardware_classes=list(row.hardware_classes),
+        recipe=row.recipe,
+        status=row.status,
+        evidence=row.evidence,
+        size_bytes=row.size_bytes,
+        metric=dict(manifest.get("metric", {})),
+        latency_ms_p50=float(manifest.get("latency_ms_p50", 0.0)),
+        latency_ms_p95=float(manifest.get("latency_ms_p95", 0.0)),
+        features=[str(f.get("name", "")) for f in manifest.get("features", [])],
+        result=dict(row.result),
+        created_at=row.created_at,
+    )
+
+
+def _release(repository: Models, row: Release) -> ReleaseLine:
+    return ReleaseLine(
+        id=row.id,
+        model=row.model,
+        version=row.version,
+        security_floor=row.security_floor,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        variants=[
+            Variant(
+                target=variant.target,
+                artifact=artifact.sha256,
+                runtime=artifact.runtime,
+                hardware_classes=list(artifact.hardware_classes),
+                size_bytes=artifact.size_bytes,
+                path=variant.path,
+            )
+            for variant, artifact in repository.variants(row.id)
+        ],
+    )
