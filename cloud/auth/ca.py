@@ -66,6 +66,7 @@ class Issued:
 
     certificate_pem: bytes
     serial: str
+    not_before: float
     not_after: float
     key_pem: bytes = b""
 
@@ -219,6 +220,7 @@ def _signed(authority: Authority, builder: x509.CertificateBuilder, key_pem: byt
     return Issued(
         certificate_pem=made.public_bytes(serialization.Encoding.PEM),
         serial=serial_of(made),
+        not_before=made.not_valid_before_utc.timestamp(),
         not_after=made.not_valid_after_utc.timestamp(),
         key_pem=key_pem,
     )

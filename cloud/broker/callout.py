@@ -28,7 +28,7 @@ from cloud.broker.permissions import CLOUD_PREFIX, DEVICE_UNIT, Peer, Permission
 from cloud.broker.server import ACCOUNT, LOOPBACK
 from cloud.context import Context
 from cloud.errors import AdmissionError, BrokerError
-from fleet.registry import identities
+from fleet.registry.repositories import Devices
 
 RESPONDERS = 2
 SWEEP_INTERVAL_S = 30.0
@@ -109,12 +109,16 @@ class Callout:
 
     def _registered(self, peer: Peer) -> bool:
         with self._context.read() as session:
-            return identities.admitted(
-                session,
-                serial=peer.serial,
-                device_id=peer.subject.name,
-                tenant=peer.subject.tenant,
-            )
+            device = Devices(session).find(peer.subject.name)
+            key = Devices(session).key(peer.serial)
+        return (
+            device is not None
+            and key is not None
+            and key.device == device.id
+            and device.tenant == peer.subject.tenant
+            and device.revoked_at is None
+            and key.revoked_at is None
+        )
 
     async def _cut_revoked(self) -> None:
         notes = self._context.bus.subscribe("revoked")
@@ -148,7 +152,7 @@ class Callout:
 
     def _known(self) -> set[str]:
         with self._context.read() as session:
-            return {device.id for device in identities.known_devices(session)}
+            return {device.id for device in Devices(session).all()}
 
     async def _connect(self, seed: str, name: str) -> Client:
         client = Client()

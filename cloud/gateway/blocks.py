@@ -1,0 +1,186 @@
+"""Blocks of blobs for devices: who asks in turn, at a pace that leaves the connection free for the rest.
+
+Rules:
+- A device gets the blobs of its assignment and their block lists, nothing else.
+- Requests of one device are answered in order; devices take turns block by block.
+- At most `MAX_UNSENT_BYTES` wait in the connection, and no device gets more than its rate, so that a
+  message that matters never waits behind many blocks.
+- A request may be forgotten at any time: the device asks again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from cloud.blobs import BlobStore
+from cloud.context import Context
+from cloud.errors import BlobMissingError
+from cloud.gateway import metrics
+from cloud.gateway.link import Sent
+from fleet.registry.repositories import Models, Trust
+from fleet.wire import codec
+from fleet.wire.messages import Block, BlocksWanted, Refusal
+from fleet.wire.topics import UpTopic
+from ota.errors import TransferError
+from ota.transfer import serve
+
+MAX_UNSENT_BYTES = 2 << 20
+RATE_BYTES_S = 32 << 20
+MAX_REQUESTS_PER_DEVICE = 8
+MAX_DEVICES = 10_000
+_BURST_S = 0.25
+_WAIT_S = 0.002
+_IDLE_S = 0.5
+log = logging.getLogger(__name__)
+
+SendBlock = Callable[[UpTopic, bytes], Sent]
+
+
+@dataclass
+class _Line:
+    """One device's requests, and how much it may get now."""
+
+    topic: UpTopic
+    seen: float
+    requests: deque[Iterator[Block]] = field(default_factory=deque)
+    credit_bytes: float = RATE_BYTES_S * _BURST_S
+
+    def refill(self, now: float) -> None:
+        most = RATE_BYTES_S * _BURST_S
+        self.credit_bytes = min(most, self.credit_bytes + (now - self.seen) * RATE_BYTES_S)
+        self.seen = now
+
+
+class BlockServer:
+    """Answers requests for blocks from a thread of its own.
+
+    Args:
+        context: holds the blob store and the registry.
+        send: publishes a block to a device; tells when it has left.
+    """
+
+    def __init__(self, context: Context, send: SendBlock) -> None:
+        self._context = context
+        self._send = send
+        self._lines: OrderedDict[str, _Line] = OrderedDict()  # those with requests, next first
+        self._resting: dict[str, _Line] = {}  # those without, while their credit is not full again
+        self._changed = threading.Condition()
+        self._closing = False
+        self._unsent: deque[tuple[Sent, int]] = deque()
+        self._unsent_bytes = 0
+        self._thread = threading.Thread(target=self._run, name="gateway-blocks", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve no more; what was asked for is forgotten."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def ask(self, topic: UpTopic, wanted: BlocksWanted) -> Refusal | None:
+        """Take a request; a refusal is for the device to read."""
+        if not self._assigned(topic.device, wanted.digest):
+            text = f"expected a blob of the assignment of {topic.device!r}, found {wanted.digest!r}"
+            return Refusal(id=wanted.id, code="blob.not_assigned", text=text)
+        try:
+            serve.check(wanted)
+            self._context.blobs.size(wanted.digest)
+        except TransferError as error:
+            return Refusal(id=wanted.id, code=error.code, text=str(error))
+        except BlobMissingError as error:
+            return Refusal(id=wanted.id, code=error.code, text=str(error), retryable=True)
+        blocks = serve.blocks_for(wanted, _reader(self._context.blobs, wanted.digest))
+        if self._queue(topic, blocks):
+            return None
+        return Refusal(
+            id=wanted.id, code="blob.busy", text="too many requests wait; ask again", retryable=True
+        )
+
+    def _queue(self, topic: UpTopic, blocks: Iterator[Block]) -> bool:
+        with self._changed:
+            line = self._lines.get(topic.device) or self._resting.pop(topic.device, None)
+            if line is None:
+                line = _Line(topic, seen=time.monotonic())
+            if len(self._lines) >= MAX_DEVICES or len(line.requests) >= MAX_REQUESTS_PER_DEVICE:
+                return False
+            line.requests.append(blocks)
+            self._lines[topic.device] = line
+            self._changed.notify_all()
+            return True
+
+    def _assigned(self, device: str, digest: str) -> bool:
+        with self._context.read() as session:
+            assigned = Trust(session).assigned_digests(device)
+            if digest in assigned:
+                return True
+            owner = Models(session).artifact_of_blocks(digest)
+            return owner is not None and owner.sha256 in assigned
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._closing, _IDLE_S)
+                if self._closing:
+                    return
+                line = self._next_line(time.monotonic())
+            if line is None or not self._has_room():
+                time.sleep(_WAIT_S)
+                continue
+            try:
+                self._serve_one(line)
+            except Exception:
+                log.exception("blocks for %s failed", line.topic.device)
+                self._finish_request(line)
+
+    def _next_line(self, now: float) -> _Line | None:
+        for device in list(self._lines):
+            line = self._lines[device]
+            line.refill(now)
+            if line.credit_bytes > 0:
+                self._lines.move_to_end(device)
+                return line
+        return None
+
+    def _has_room(self) -> bool:
+        while self._unsent and self._unsent[0][0].gone:
+            self._unsent_bytes -= self._unsent.popleft()[1]
+        return self._unsent_bytes < MAX_UNSENT_BYTES
+
+    def _serve_one(self, line: _Line) -> None:
+        block = next(line.requests[0], None)
+        if block is None:
+            self._finish_request(line)
+            return
+        payload = codec.to_msgpack(block)
+        sent = self._send(line.topic, payload)
+        line.credit_bytes -= len(payload)
+        self._unsent.append((sent, len(payload)))
+        self._unsent_bytes += len(payload)
+        metrics.BLOCKS.inc()
+        metrics.BLOCK_BYTES.inc(len(payload))
+
+    def _finish_request(self, line: _Line) -> None:
+        device = line.topic.device
+        with self._changed:
+            line.requests.popleft()
+            if line.requests:
+                return
+            del self._lines[device]
+            self._resting[device] = line
+            now = time.monotonic()
+            full = [name for name, each in self._resting.items() if now - each.seen > _BURST_S]
+            for name in full:
+                del self._resting[name]
+
+
+def _reader(blobs: BlobStore, digest: str) -> serve.Read:
+    return lambda offset, length: blobs.read(digest, offset, length)
