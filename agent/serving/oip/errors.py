@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agent.errors import TensorError
 from fleet.errors import CallerError, OutriderError
 
 
@@ -36,4 +35,4 @@ def status_of(error: OutriderError) -> int:
     """The HTTP status for an error of ours: 4xx when the caller can mend it, else 500."""
     if isinstance(error, HttpError):
         return error.status
-    return 400 if isinstance(error, TensorError) else 500
+    return 400 if isinstance(error, CallerError) else 500
