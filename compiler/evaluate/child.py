@@ -1,0 +1,89 @@
+"""Runs an evaluation in a child process of its own, under limits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from compiler.errors import EvaluationError
+from compiler.evaluate import jobs
+from compiler.evaluate.jobs import Job, Result
+from compiler.graph import data
+from compiler.graph.data import Arrays
+from compiler.toolchains import process
+from compiler.toolchains.process import Limits
+from fleet.artifact import package
+from fleet.artifact.package import Package
+
+LIMITS: Final = Limits(wall_s=1800, cpu_s=3600, memory_mib=8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured of one package.
+
+    Attributes:
+        folder: where the child left its arrays, for later evaluations to compare with.
+    """
+
+    result: Result
+    arrays: Arrays
+    folder: Path
+
+
+def evaluate(
+    content: Package,
+    *,
+    model_folder: Path,
+    work: Path,
+    reference: Path | None = None,
+    exact: bool = False,
+    limits: Limits = LIMITS,
+) -> Evaluation:
+    """Score a package.
+
+    Args:
+        content: the package; its manifest's metric and tolerance are not looked at.
+        model_folder: whose data and metric.
+        work: an empty folder for the child's files; it is left to the caller.
+        reference: `Evaluation.folder` of the fp32 model; None when this is the fp32 model.
+        exact: score with reference arithmetic, too.
+        limits: of the child.
+
+    Raises:
+        EvaluationError: the child crashed, broke a limit, or answered junk. What it reports as an
+            error of ours is in `Result.error` instead.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    candidate = work / "candidate.outrider"
+    candidate.write_bytes(package.write(content))
+    job = Job(
+        package=str(candidate.resolve()),
+        folder=str(model_folder.resolve()),
+        output=str(work.resolve()),
+        reference=str(reference.resolve()) if reference else "",
+        exact=exact,
+    )
+    (work / "job.json").write_bytes(msgspec.json.encode(job))
+    environment = process.child_environment(work)
+    if "PYTHONPATH" in os.environ:
+        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    outcome = process.run(
+        [sys.executable, "-m", "compiler.evaluate.worker", "job.json"],
+        folder=work,
+        environment=environment,
+        limits=limits,
+    )
+    if outcome.problem:
+        raise EvaluationError(f"the evaluation {outcome.problem}; its last lines:\n{outcome.tail}")
+    try:
+        result = msgspec.json.decode((work / jobs.RESULT).read_bytes(), type=Result)
+    except (OSError, msgspec.DecodeError) as error:
+        raise EvaluationError(f"the evaluation ended without a usable result: {error}") from None
+    arrays = {} if result.error else data.load(work / jobs.ARRAYS)
+    return Evaluation(result=result, arrays=arrays, folder=work)
