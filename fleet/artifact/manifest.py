@@ -9,6 +9,8 @@ Rules:
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from fleet.errors import ManifestError
@@ -20,6 +22,9 @@ DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "float16", "float32", "float64",
 )  # fmt: skip
+
+RESERVED_MEMBERS = ("manifest.json", "golden.npz", "attestation.json")
+_MEMBER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z")
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -166,9 +171,31 @@ def decode(data: bytes) -> Manifest:
         raise ManifestError(
             f"manifest.json: format: expected {FORMAT!r}, found {manifest.format!r}; update this program",
         )
+    _check(manifest)
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """What types alone do not say."""
     for spec in (*manifest.inputs, *manifest.outputs):
         if spec.dtype not in DTYPES:
             raise ManifestError(
                 f"manifest.json: {spec.name}.dtype: expected one of {', '.join(DTYPES)}, found {spec.dtype!r}"
             )
-    return manifest
+    for what, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+        names = [spec.name for spec in specs]
+        if len(set(names)) != len(names):
+            raise ManifestError(f"manifest.json: {what}: expected each name once, found {names}")
+    member = manifest.payload.member
+    if not _MEMBER.match(member) or member in RESERVED_MEMBERS:
+        raise ManifestError(
+            f"manifest.json: payload.member: expected a plain file name other than "
+            f"{', '.join(RESERVED_MEMBERS)}, found {member!r}"
+        )
+    for feature in manifest.features:
+        edges, counts = feature.reference.edges, feature.reference.counts
+        if len(counts) != len(edges) + 1:
+            raise ManifestError(
+                f"manifest.json: features: {feature.name}: expected {len(edges) + 1} counts for "
+                f"{len(edges)} edges, found {len(counts)}"
+            )

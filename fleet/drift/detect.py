@@ -82,9 +82,15 @@ def _confidence_fell(feature: Feature, window: Histogram) -> bool:
     if not feature.name.endswith(":confidence") or not reference.count or not window.count:
         return False
     drop = reference.mean - window.mean
-    variance = max(reference.total_squares / reference.count - reference.mean**2, 0.0)
-    error = math.sqrt(variance * (1 / window.count + 1 / reference.count))
+    # Confidence is skewed: a few doubtful samples lower the mean and raise the spread together, so the
+    # window's own variance counts when it is the larger one.
+    spread = max(_variance(window), _variance(reference)) / window.count
+    error = math.sqrt(spread + _variance(reference) / reference.count)
     return drop >= HARM_DROP and drop >= HARM_SIGMAS * error
+
+
+def _variance(histogram: Histogram) -> float:
+    return max(histogram.total_squares / histogram.count - histogram.mean**2, 0.0)
 
 
 def _samples(histogram: Histogram) -> int:

@@ -127,8 +127,8 @@ def _roughness(array: NDArray[np.generic]) -> Floats:
     steps = [np.abs(np.diff(x, axis=axis)) for axis in (rows, columns) if x.shape[axis] > 1]
     if not steps:
         return np.zeros(array.shape[0])
-    total = sum(step.reshape(len(x), -1).sum(axis=1) for step in steps)
-    count = sum(step[0].size for step in steps) if len(x) else 1
+    total = sum(step.sum(axis=(1, 2, 3)) for step in steps)
+    count = sum(math.prod(step.shape[1:]) for step in steps)
     spread = _std(array)
     return np.asarray(
         np.divide(total / count, spread, out=np.zeros_like(spread), where=spread != 0), np.float64
