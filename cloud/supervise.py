@@ -93,6 +93,7 @@ class Status:
     pid: int | None
     starts: int
     exit_code: int | None
+    log_path: Path
 
 
 Listener = Callable[[Status], None]
@@ -247,7 +248,8 @@ class _Child:
     def status(self) -> Status:
         """A snapshot."""
         pid = self._process.pid if self._process is not None else None
-        return Status(self.spec.name, self.state, pid, self.starts, self._exit_code)
+        spec = self.spec
+        return Status(spec.name, self.state, pid, self.starts, self._exit_code, spec.log_path)
 
     def advance(self, now: float) -> bool:
         """Do what is due at `now` (monotonic seconds); True when the state changed."""

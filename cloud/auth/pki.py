@@ -79,7 +79,8 @@ class Pki:
             secret_files.write(self.authority.certificate, made.pem())
         authority = self.load_authority()
         if self._due(self.server, hosts, now):
-            _store(self.server, ca.issue_server(authority, hosts, now=now))
+            issued = ca.issue_server(authority, hosts, now=now)
+            _store(self.server, issued, chain=authority.pem())
         if self._due(self.gateway, (), now):
             days = ca.SERVER_DAYS
             _store(self.gateway, ca.issue_client(authority, GATEWAY, now=now, days=days))
@@ -99,10 +100,10 @@ class Pki:
         return ends - now < RENEW_BEFORE_S or _hosts_of(held) != sorted(set(hosts))
 
 
-def _store(pair: Pair, issued: Issued) -> None:
+def _store(pair: Pair, issued: Issued, *, chain: bytes = b"") -> None:
     pair.certificate.unlink(missing_ok=True)  # never a certificate beside another one's key
     secret_files.write(pair.key, issued.key_pem)
-    secret_files.write(pair.certificate, issued.certificate_pem)
+    secret_files.write(pair.certificate, issued.certificate_pem + chain)
 
 
 def _hosts_of(certificate: x509.Certificate) -> list[str]:

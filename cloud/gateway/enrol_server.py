@@ -1,0 +1,259 @@
+"""The enrolment server: HTTPS on a port of its own, where a device trades a claim code for a certificate.
+
+Rules:
+- ``GET /ca.pem`` gives the fleet's CA to a device that does not know it yet; the device compares it with
+  the fingerprint that its operator gave it, and only then sends its code, over verified TLS.
+- ``POST /enrol`` takes ``{code, csr_pem, hardware_class}``; the answer holds all that a device needs to
+  trust this cloud and to connect. Binary values are base64.
+- Requests are small, and limited per address; every refusal has the same form as the REST API's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cloud.auth.ca import Authority
+from cloud.auth.pki import Pki
+from cloud.context import Context
+from cloud.errors import EnrolmentError, InputError, TooManyRequestsError
+from cloud.gateway.ratelimit import RateLimit
+from cloud.services import enrolment, trust
+from fleet.errors import OutriderError
+
+MAX_BODY_BYTES = 32 * 1024
+BURST = 60.0
+PER_S = 5.0
+_BODY_TIMEOUT_S = 10.0
+log = logging.getLogger(__name__)
+
+
+class EnrolRequest(msgspec.Struct, frozen=True):
+    """What a device sends."""
+
+    code: str
+    csr_pem: str
+    hardware_class: str = ""
+
+
+class BrokerAddress(msgspec.Struct, frozen=True):
+    """Where the device connects to."""
+
+    host: str
+    port: int
+
+
+class EnrolAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device gets.
+
+    Attributes:
+        image_root, director_root, director_targets: TUF metadata to trust from now on, base64.
+        now: the cloud's time, seconds since the epoch.
+    """
+
+    device: str
+    tenant: str
+    certificate_pem: str
+    ca_pem: str
+    broker: BrokerAddress
+    image_root: bytes
+    director_root: bytes
+    director_targets: bytes
+    now: float
+
+
+class EnrolServer:
+    """The running server."""
+
+    def __init__(self, context: Context, authority: Authority) -> None:
+        self._context = context
+        self._authority = authority
+        self._limit = RateLimit(burst=BURST, per_s=PER_S)
+        self._listener: socket.socket | None = None
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def app(self) -> Starlette:
+        """The web application."""
+        return Starlette(
+            routes=[
+                Route("/ca.pem", self._ca, methods=["GET"]),
+                Route("/enrol", self._enrol, methods=["POST"]),
+            ]
+        )
+
+    async def start(self) -> None:
+        """Listen; requests are taken from now on.
+
+        Raises:
+            InputError: the port is taken.
+        """
+        settings = self._context.settings
+        pair = Pki(settings.path("ca")).server
+        listener = _listen(settings.host, settings.enrol_port)
+        config = uvicorn.Config(
+            self.app(),
+            ssl_certfile=pair.certificate,
+            ssl_keyfile=str(pair.key),
+            ssl_version=ssl.PROTOCOL_TLS_SERVER,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            limit_concurrency=200,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+        )
+        try:
+            config.load()
+        except BaseException:
+            listener.close()
+            raise
+        self._listener = listener
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await self._task
+        if self._listener is not None:
+            self._listener.close()
+
+    async def _ca(self, request: Request) -> Response:
+        try:
+            self._check_rate(request)
+        except OutriderError as error:
+            return _refusal(error)
+        return Response(self._authority.pem(), media_type="application/x-pem-file")
+
+    async def _enrol(self, request: Request) -> Response:
+        try:
+            self._check_rate(request)
+            asked = _parse(await _body(request))
+            answer = await asyncio.to_thread(self._admit, asked)
+        except OutriderError as error:
+            log.info("enrolment refused: %s", error)
+            return _refusal(error)
+        except Exception:
+            log.exception("enrolment failed")
+            return _error(
+                500, "cloud.internal", "enrolment failed; ask again later", retryable=True
+            )
+        return Response(msgspec.json.encode(answer), media_type="application/json")
+
+    def _admit(self, asked: EnrolRequest) -> EnrolAnswer:
+        with self._context.unit() as unit:
+            admitted = enrolment.enrol(
+                unit,
+                self._authority,
+                code=asked.code,
+                csr_pem=asked.csr_pem.encode(),
+                hardware_class=asked.hardware_class,
+            )
+        desired = trust.desired_for(self._context, admitted.device)
+        with self._context.read() as session:
+            roots = trust.roots(session)
+        settings = self._context.settings
+        return EnrolAnswer(
+            device=admitted.device,
+            tenant=admitted.tenant,
+            certificate_pem=admitted.certificate_pem.decode(),
+            ca_pem=self._authority.pem().decode(),
+            broker=BrokerAddress(settings.reachable_host, settings.broker_port),
+            image_root=roots.image,
+            director_root=roots.director,
+            director_targets=desired.director["targets.json"],
+            now=self._context.clock(),
+        )
+
+    def _check_rate(self, request: Request) -> None:
+        address = request.client.host if request.client else ""
+        if not self._limit.allow(address, time.monotonic()):
+            raise TooManyRequestsError(
+                f"expected at most {PER_S:.0f} requests a second from one address; ask again later"
+            )
+
+
+class _Server(uvicorn.Server):
+    """A server beside another one: signals are the other one's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def start(context: Context) -> EnrolServer:
+    """Start the enrolment server of an installation.
+
+    Raises:
+        DataDirError: the CA is missing or damaged.
+        InputError: the port is taken.
+    """
+    server = EnrolServer(context, Pki(context.settings.path("ca")).load_authority())
+    await server.start()
+    return server
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise InputError(f"expected at most {MAX_BODY_BYTES} bytes; send less")
+    except TimeoutError:
+        raise InputError(f"expected the request within {_BODY_TIMEOUT_S:.0f} s") from None
+    return bytes(body)
+
+
+def _parse(body: bytes) -> EnrolRequest:
+    try:
+        return msgspec.json.decode(body, type=EnrolRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            f"expected {{code, csr_pem, hardware_class}} as JSON, found {error}"
+        ) from None
+
+
+def _refusal(error: OutriderError) -> Response:
+    status = 400
+    if isinstance(error, EnrolmentError):
+        status = 403
+    elif isinstance(error, TooManyRequestsError):
+        status = 429
+    return _error(status, error.code, str(error), retryable=error.retryable)
+
+
+def _error(status: int, code: str, message: str, *, retryable: bool) -> Response:
+    body = {"error": {"code": code, "message": message, "retryable": retryable}}
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"enrolment cannot listen on {host}:{port}: {error}; choose another enrol_port in cloud.json"
+        ) from None
+    listener.listen(128)
+    return listener
