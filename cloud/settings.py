@@ -34,7 +34,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         broker_client_port: the broker's own protocol, for the auth callout; loopback only.
         database_url: SQLAlchemy URL; empty for ``registry.sqlite`` in the data directory.
         tick_s: how often soak times and timeouts of rollouts are looked at.
-        device_timeout_s: how long a connected device may take for one update before it counts as failed.
     """
 
     data: Path
@@ -47,7 +46,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker_client_port: int = 0
     database_url: str = ""
     tick_s: float = 1.0
-    device_timeout_s: float = 600.0
 
     @property
     def url(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from cloud.context import Context, Unit
 from cloud.errors import DeniedError
-from cloud.services import drift, trust
+from cloud.services import drift, rollouts, trust
 from cloud.services.releases import id_of
 from fleet.registry.repositories import Devices, Telemetry
 from fleet.registry.tables import (
@@ -28,8 +28,8 @@ from fleet.telemetry import stored
 from fleet.telemetry.window import Window
 from fleet.wire.messages import Birth, Desired, Event, ModelStatus, Reported, Status, TelemetryBatch
 
-_COMMITTED = "committed"
-_RUNNING = frozenset({"idle", _COMMITTED})
+
+_RUNNING = frozenset({"idle", "committed"})
 
 Acked = dict[str, list[int]]
 """Sequence numbers by boot epoch, as `fleet.wire.messages.Ack` carries them."""
@@ -43,6 +43,7 @@ def birth(context: Context, message: Birth) -> Desired:
         DeniedError: it was revoked.
     """
     with context.unit() as unit:
+        concerned = rollouts.lock(unit, message.device)
         device = _admitted(unit, message.device)
         device.hardware_class = message.hardware_class
         device.agent_version = message.agent_version
@@ -58,6 +59,7 @@ def birth(context: Context, message: Birth) -> Desired:
         device.online, device.birth_at = True, unit.now
         for status in message.models:
             _model_at_birth(unit, device, status, message)
+        rollouts.on_presence(unit, context, concerned, device.id, online=True)
         unit.publish("device", device=device.id)
     return trust.desired_for(context, message.device, nonce=message.nonce)
 
@@ -65,11 +67,13 @@ def birth(context: Context, message: Birth) -> Desired:
 def status(context: Context, message: Status) -> None:
     """A device's presence changed; ``online=False`` is its will."""
     with context.unit() as unit:
+        concerned = rollouts.lock(unit, message.device)
         device = Devices(unit.session).find(message.device)
         if device is None or device.revoked_at is not None:
             return
         device.online = message.online
         device.last_seen_at = unit.now
+        rollouts.on_presence(unit, context, concerned, device.id, online=message.online)
         unit.publish("device", device=device.id)
 
 
@@ -81,11 +85,13 @@ def reported(context: Context, message: Reported) -> Acked:
         DeniedError: it was revoked.
     """
     with context.unit() as unit:
+        concerned = rollouts.lock(unit, message.device)
         device = _admitted(unit, message.device)
         device.assignment_counter = max(device.assignment_counter, message.assignment_counter)
         if _first_time(unit, device, message.boot_epoch, message.seq, "reported"):
             Telemetry(unit.session).add(_report(message, unit.now))
             _model_at_report(unit, message)
+            rollouts.on_report(unit, context, concerned, message)
             unit.publish("device", device=device.id)
     return {message.boot_epoch: [message.seq]}
 
@@ -183,17 +189,17 @@ def _model_at_birth(unit: Unit, device: Device, status: ModelStatus, message: Bi
     devices.add(row)
 
 
-def _model_at_report(unit: Unit, message: Reported) -> bool:
-    """Take over a report's state; False when it is older than what the registry holds."""
+def _model_at_report(unit: Unit, message: Reported) -> None:
+    """Take over a report's state, unless it is older than what the registry holds."""
     devices = Devices(unit.session)
     row = devices.model(message.device, message.model)
     if row is None:
         row = DeviceModel(device=message.device, model=message.model)
     elif _is_older(row, message):
-        return False
+        return
     release = id_of(message.model, message.release)
     row.release, row.sha256, row.state = release, message.sha256, message.state
-    if message.state == _COMMITTED:
+    if message.state in _RUNNING:
         row.running_release, row.running_sha256 = release, message.sha256
     row.counter, row.terminal = message.assignment_counter, message.terminal
     row.progress = min(1.0, max(0.0, message.progress))
@@ -201,7 +207,6 @@ def _model_at_report(unit: Unit, message: Reported) -> bool:
     row.figures = dict(message.figures)
     row.boot_epoch, row.seq, row.updated_at = message.boot_epoch, message.seq, unit.now
     devices.add(row)
-    return True
 
 
 def _is_older(row: DeviceModel, message: Reported) -> bool:

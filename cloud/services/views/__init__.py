@@ -5,7 +5,7 @@ Rules:
 - Times are seconds since the Unix epoch; a device's own verdict on drift and the registry's are kept apart.
 """
 
-from cloud.services.views.device import DeviceView, WindowLine, device
+from cloud.services.views.device import DeviceView, WindowLine, device, windows
 from cloud.services.views.fleet import DeviceLine, EventLine, FleetView, devices, fleet
 from cloud.services.views.models import (
     ArtifactLine,
@@ -18,7 +18,17 @@ from cloud.services.views.models import (
     jobs,
     model,
     models,
+    release,
     releases,
+    version,
+)
+from cloud.services.views.rollouts import (
+    Preview,
+    RolloutLine,
+    RolloutView,
+    preview,
+    rollout,
+    rollouts,
 )
 
 __all__ = [
@@ -30,7 +40,10 @@ __all__ = [
     "JobLine",
     "ModelLine",
     "ModelView",
+    "Preview",
     "ReleaseLine",
+    "RolloutLine",
+    "RolloutView",
     "WindowLine",
     "artifacts",
     "device",
@@ -40,5 +53,11 @@ __all__ = [
     "jobs",
     "model",
     "models",
+    "preview",
+    "release",
     "releases",
+    "rollout",
+    "rollouts",
+    "version",
+    "windows",
 ]

@@ -43,6 +43,11 @@ class Devices:
             query = query.where(col(Device.revoked_at).is_(None))
         return self._session.exec(query).all()
 
+    def some(self, devices: Iterable[str]) -> Sequence[Device]:
+        """The devices of those ids that there are, by id."""
+        query = select(Device).where(col(Device.id).in_(list(devices))).order_by(col(Device.id))
+        return self._session.exec(query).all()
+
     def count(self) -> dict[tuple[bool, bool], int]:
         """How many devices there are by (online, revoked)."""
         revoked = col(Device.revoked_at).is_not(None)

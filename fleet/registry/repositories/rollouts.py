@@ -10,8 +10,6 @@ from sqlmodel import Session, col, select
 from fleet.registry.errors import NotFoundError
 from fleet.registry.tables import Rollout, RolloutDevice, RolloutStep
 
-LIVE = ("running", "paused")
-
 
 class Rollouts:
     """Queries over rollouts."""
@@ -67,25 +65,16 @@ class Rollouts:
         """One member."""
         return self._session.get(RolloutDevice, (rollout, device))
 
-    def live_memberships(self, device: str, release: str) -> Sequence[RolloutDevice]:
-        """Places of `device` in rollouts of `release` that have not ended."""
+    def of_device_for_update(self, device: str, states: Sequence[str]) -> Sequence[Rollout]:
+        """Rollouts in one of `states` that have `device` as a member; locked, in a fixed order."""
         query = (
-            select(RolloutDevice)
-            .join(Rollout, col(Rollout.id) == col(RolloutDevice.rollout))
-            .where(
-                RolloutDevice.device == device,
-                Rollout.release == release,
-                col(Rollout.state).in_(LIVE),
-            )
+            select(Rollout)
+            .join(RolloutDevice, col(RolloutDevice.rollout) == col(Rollout.id))
+            .where(RolloutDevice.device == device, col(Rollout.state).in_(list(states)))
+            .order_by(col(Rollout.id))
+            .with_for_update(of=Rollout)
         )
-        return self._session.exec(query).all()
-
-    def restoring(self, device: str) -> Sequence[RolloutDevice]:
-        """Places of `device` that wait for it to be back on what it ran before."""
-        query = select(RolloutDevice).where(
-            RolloutDevice.device == device, RolloutDevice.outcome == "restoring"
-        )
-        return self._session.exec(query).all()
+        return self._session.exec(query.execution_options(populate_existing=True)).all()
 
     def steps(self, rollout: str) -> Sequence[RolloutStep]:
         """What happened, oldest first."""

@@ -12,8 +12,8 @@ from fleet.registry.tables.base import Row, big, json_dict, one_of
 ROLLOUT_STATES = (
     "draft", "awaiting_approval", "scheduled", "running", "paused", "succeeded", "aborted", "rolled_back",
 )  # fmt: skip
-OUTCOMES = (
-    "waiting", "assigned", "succeeded", "failed", "stale", "incompatible", "restoring", "restored",
+MEMBER_STATES = (
+    "pending", "assigned", "stale", "committed", "failed", "incompatible", "restored",
 )  # fmt: skip
 
 
@@ -47,30 +47,38 @@ class Rollout(Row, table=True):
 
 
 class RolloutDevice(Row, table=True):
-    """A member of a rollout: its variant, what it ran before, and how it went.
+    """A member of a rollout: its variant, what it should have run before, and where it stands.
 
     Attributes:
-        artifact: the variant; none when the device is ``incompatible``, then `reason` says why.
-        previous_release, previous_artifact: what `Restore` goes back to; empty when it ran nothing.
+        position: the order in which members are taken.
+        state: `ota.rollout.tables.DeviceStatus`, a copy of the machine's.
+        artifact: the variant; none when no variant suits the device, then `reason` says why.
+        previous_release, previous_artifact: what `Restore` goes back to; empty when that is nothing.
         counter: the assignment that put the release on the device; 0 before that.
     """
 
     __tablename__: ClassVar[str] = "rollout_device"
     __table_args__ = (
-        one_of("outcome", OUTCOMES, name="outcome"),
+        one_of("state", MEMBER_STATES, name="state"),
         CheckConstraint(
-            "(outcome = 'incompatible') = (artifact IS NULL)", name="incompatible_has_no_artifact"
+            "artifact IS NOT NULL OR state = 'incompatible'", name="member_has_a_variant"
+        ),
+        CheckConstraint(
+            "counter > 0 OR state IN ('pending', 'incompatible')", name="assigned_by_a_counter"
+        ),
+        CheckConstraint(
+            "(previous_release = '') = (previous_artifact IS NULL)", name="previous_is_whole"
         ),
     )
 
     rollout: str = Field(foreign_key="rollout.id", primary_key=True)
     device: str = Field(foreign_key="device.id", primary_key=True, index=True)
     position: int
-    wave: int = 0
+    state: str = "pending"
+    wave: int = -1
     artifact: str | None = Field(default=None, foreign_key="artifact.sha256")
     previous_release: str = ""
     previous_artifact: str | None = Field(default=None, foreign_key="artifact.sha256")
-    outcome: str = "waiting"
     reason: str = ""
     counter: int = big()
     updated_at: float

@@ -201,21 +201,29 @@ def _create_rollout_device() -> None:
         sa.Column("rollout", sa.String(), nullable=False),
         sa.Column("device", sa.String(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
         sa.Column("wave", sa.Integer(), nullable=False),
         sa.Column("artifact", sa.String(), nullable=True),
         sa.Column("previous_release", sa.String(), nullable=False),
         sa.Column("previous_artifact", sa.String(), nullable=True),
-        sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("counter", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.CheckConstraint(
-            "(outcome = 'incompatible') = (artifact IS NULL)",
-            name=op.f("ck_rollout_device_incompatible_has_no_artifact"),
+            "(previous_release = '') = (previous_artifact IS NULL)",
+            name=op.f("ck_rollout_device_previous_is_whole"),
         ),
         sa.CheckConstraint(
-            "outcome IN ('waiting', 'assigned', 'succeeded', 'failed', 'stale', 'incompatible', 'restoring', 'restored')",
-            name=op.f("ck_rollout_device_outcome"),
+            "artifact IS NOT NULL OR state = 'incompatible'",
+            name=op.f("ck_rollout_device_member_has_a_variant"),
+        ),
+        sa.CheckConstraint(
+            "counter > 0 OR state IN ('pending', 'incompatible')",
+            name=op.f("ck_rollout_device_assigned_by_a_counter"),
+        ),
+        sa.CheckConstraint(
+            "state IN ('pending', 'assigned', 'stale', 'committed', 'failed', 'incompatible', 'restored')",
+            name=op.f("ck_rollout_device_state"),
         ),
         sa.ForeignKeyConstraint(
             ["artifact"], ["artifact.sha256"], name=op.f("fk_rollout_device_artifact_artifact")
