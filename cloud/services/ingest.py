@@ -28,7 +28,6 @@ from fleet.telemetry import stored
 from fleet.telemetry.window import Window
 from fleet.wire.messages import Birth, Desired, Event, ModelStatus, Reported, Status, TelemetryBatch
 
-
 _RUNNING = frozenset({"idle", "committed"})
 
 Acked = dict[str, list[int]]
