@@ -1,0 +1,95 @@
+"""The whole story, as a user starts it, also with a process killed in the middle, and interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.toolchain, pytest.mark.timeout(600)]
+
+ARGV = [sys.executable, "-m", "fleet.cli.root", "demo", "--once"]
+
+
+def run_demo(*options, folder):
+    done = subprocess.run(
+        [*ARGV, "--data", str(folder), *options],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def step(summary, number):
+    return next(s["figures"] for s in summary["steps"] if s["number"] == number)
+
+
+def test_the_story_runs_and_its_figures_hold(tmp_path):
+    summary = run_demo(folder=tmp_path)
+    assert [s["ok"] for s in summary["steps"]] == [True] * 8
+    assert summary["seconds"] < 300
+    assert step(summary, 1)["listeners_off_loopback"] == []
+    statuses = {t["target"]: t["status"] for t in step(summary, 3)["targets"]}
+    assert statuses == {"litert-cpu": "accepted", "onnx-cpu": "accepted", "rtx-ada": "unproven"}
+    rollout = step(summary, 5)
+    assert rollout["waves"] == ["passed", "passed"]
+    assert all(abs(value - rollout["fp32"]) <= 0.02 for value in rollout["devices"].values())
+    offline = step(summary, 6)
+    assert offline["answered_offline"] > 0
+    assert offline["buffered"] > 0
+    assert offline["missing"] == 0
+    final = step(summary, 8)
+    assert set(final["running"].values()) == {"1"}
+    assert final["failed_requests"] == 0
+
+
+@pytest.mark.parametrize("victim", ["broker", "cloud", "agent"])
+def test_the_story_completes_although_a_process_is_killed(tmp_path, victim):
+    seed = int.from_bytes(os.urandom(4), "big")
+    print(f"moment chosen by --kill {victim} --seed {seed}")
+    summary = run_demo("--kill", victim, "--seed", str(seed), folder=tmp_path)
+    assert step(summary, 5)["killed"] == victim
+    assert step(summary, 5)["waves"] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, how):
+    process = subprocess.Popen(
+        [*ARGV, "--data", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        family = wait_for(lambda: _family(process.pid, at_least=4), timeout_s=120)
+        process.send_signal(how)
+        process.wait(timeout=60)
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert not alive
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _family(pid, *, at_least):
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        pytest.fail("the demo ended by itself")
+    return children if len(children) >= at_least else None
+
+
+def wait_for(probe, *, timeout_s):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := probe():
+            return found
+        time.sleep(0.05)
+    pytest.fail("it did not happen in time")
