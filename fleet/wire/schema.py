@@ -1,7 +1,7 @@
 """The wire as documents: JSON Schema of every message and an AsyncAPI 3 description.
 
-``python -m fleet.wire.reference FOLDER`` writes them with a page for people; a test compares them with
-what stands in docs/reference, so that a change of the wire shows in review.
+``python -m fleet.wire.schema docs/reference`` writes them; a test compares them with what stands there,
+so that a change of the wire shows in review.
 
 Sources of the formats: JSON Schema 2020-12; AsyncAPI 3.0.0 (https://www.asyncapi.com/docs/reference).
 """
@@ -9,6 +9,9 @@ Sources of the formats: JSON Schema 2020-12; AsyncAPI 3.0.0 (https://www.asyncap
 from __future__ import annotations
 
 import inspect
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -145,3 +148,28 @@ def _message(channel: Channel, kind: type[msgspec.Struct]) -> dict[str, Any]:
         "payload": {"$ref": "#/components/schemas/Envelope"},
         "x-sealed-payload": {"contentType": channel.encoding, "schema": schema},
     }
+
+
+def documents() -> dict[str, str]:
+    """File name to text of everything that is exported."""
+    exported = {"wire.schema.json": json_schema(), "asyncapi.json": asyncapi()}
+    return {
+        name: json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        for name, document in exported.items()
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write the documents into the folder that is named."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m fleet.wire.schema FOLDER\n")
+        return 2
+    folder = Path(arguments[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in documents().items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

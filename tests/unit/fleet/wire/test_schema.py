@@ -6,17 +6,17 @@ import jsonschema
 import pytest
 from support.strategies import KINDS
 
-from fleet.wire import messages, reference, schema, topics
+from fleet.wire import messages, schema, topics
 
 REFERENCE = Path(__file__).resolve().parents[4] / "docs" / "reference"
 
 
-@pytest.mark.parametrize("name", sorted(reference.documents()))
+@pytest.mark.parametrize("name", sorted(schema.documents()))
 def test_the_published_documents_are_the_code_s(name):
     found = (REFERENCE / name).read_text(encoding="utf-8")
-    assert found == reference.documents()[name], (
+    assert found == schema.documents()[name], (
         "the wire has changed: if that is meant, and old devices still read it, run "
-        "`python -m fleet.wire.reference docs/reference` and have the difference reviewed"
+        "`python -m fleet.wire.schema docs/reference` and have the difference reviewed"
     )
 
 
@@ -58,9 +58,9 @@ def test_addresses_are_the_topics_that_devices_use():
 
 
 def test_main_writes_the_documents(tmp_path):
-    assert reference.main([str(tmp_path / "new")]) == 0
-    assert {p.name for p in (tmp_path / "new").iterdir()} == set(reference.documents())
-    assert reference.main([]) == 2
+    assert schema.main([str(tmp_path / "new")]) == 0
+    assert {p.name for p in (tmp_path / "new").iterdir()} == set(schema.documents())
+    assert schema.main([]) == 2
 
 
 def _references(node):
