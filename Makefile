@@ -79,6 +79,9 @@ $(VENV)-%/.self: $(LOCKS)/agent-test-%.lock pyproject.toml $(VENV)/.tools
 	@$(BIN)/uv pip install --python $(VENV)-$*/bin/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+bench: $(VENV)/.dev $(VENV)/.self ## Measure against peers in the same run; figures go to docs/benchmarks/ (ARGS: names, e.g. telemetry).
+	@for name in $(or $(ARGS),telemetry serving); do PYTHONPATH=tests/bench $(BIN)/python tests/bench/bench_$$name.py; done
+
 docs: $(VENV)/.dev $(VENV)/.self ## Build the documentation into site/.
 	@$(BIN)/python docs/generate.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
