@@ -90,6 +90,7 @@ def initialise(data: Path, *, say: Say = lambda _: None, **overrides: Any) -> In
         DataDirError: the folder is somebody else's, or a file of it is damaged.
         SettingsError: a setting is wrong.
     """
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     _check_ours(data)
     say("settings and ports")
     chosen = _settle(data, overrides)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import threading
 import time
@@ -16,13 +15,14 @@ from typing import Any, TypeVar
 import paho.mqtt.client as mqtt
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from cloud.auth import ca
 from cloud.auth.pki import Pki
+from cloud.bootstrap import Installation
 from cloud.broker import server
-from cloud.broker.keys import BrokerKeys
 from cloud.context import Context
+from cloud.gateway import service as gateway
 from cloud.supervise import Supervisor
 from fleet.registry.tables import Device, DeviceKey
 from fleet.wire import envelope
@@ -37,12 +37,6 @@ def eventually(condition: Callable[[], T], what: str, within_s: float = 20.0) ->
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
         time.sleep(0.02)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Loop:
@@ -85,12 +79,36 @@ class House:
     """The installation."""
 
     context: Context
-    pki: Pki
-    keys: BrokerKeys
-    listeners: server.Listeners
+    installation: Installation
     supervisor: Supervisor
     loop: Loop
     folder: Path
+
+    @property
+    def pki(self) -> Pki:
+        return Pki(self.context.settings.path("ca"))
+
+    @property
+    def listeners(self) -> server.Listeners:
+        return self.installation.listeners
+
+    def wait_for_broker(self) -> None:
+        keys = self.installation.broker_keys
+        eventually(
+            lambda: self.loop.run(server.is_ready(self.listeners, keys)), "the broker is ready"
+        )
+
+    def message_key(self) -> envelope.PublicKey:
+        """The public half of the key that signs messages to devices."""
+        pem = self.context.settings.path("keys", "messages.pem").read_bytes()
+        key = serialization.load_pem_private_key(pem, password=None)
+        assert isinstance(key, ed25519.Ed25519PrivateKey)
+        return key.public_key()
+
+    def start_gateway(self) -> gateway.Gateway:
+        running = self.loop.run(gateway.start(self.context))
+        eventually(lambda: running.connected, "the gateway is connected")
+        return running
 
     def identity(self, device: str, *, tenant: str = TENANT, register: bool = True) -> Identity:
         key = ca.new_key()
@@ -170,6 +188,7 @@ def peer(
     *,
     client_id: str | None = None,
     will: str = "",
+    will_payload: bytes = b"will",
     subscribe: tuple[str, ...] = (),
     reconnect: bool = True,
 ) -> Peer:
@@ -188,7 +207,7 @@ def peer(
     client.tls_set_context(tls)
     client.reconnect_delay_set(0.1, 0.5)
     if will:
-        client.will_set(will, b"will", qos=1)
+        client.will_set(will, will_payload, qos=1)
 
     def on_connect(_c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
         made.connects.append(str(reason))
