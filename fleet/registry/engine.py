@@ -82,10 +82,11 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that only reads; what it changes is not kept."""
+    """A session that only reads; what it changes is not kept, what it loaded stays readable."""
     reader = engine.execution_options(**{_READ_ONLY: True})
     with Session(reader, expire_on_commit=False) as session:
         yield session
+        session.expunge_all()  # a rollback would expire the rows that the caller goes on reading
         session.rollback()
 
 
