@@ -15,7 +15,6 @@ import msgspec
 from sqlmodel import Session
 
 from cloud.errors import InputError
-from cloud.services.views.fleet import labels_of
 from fleet.registry.repositories import Devices, Models
 from fleet.registry.tables import Artifact, Device
 
@@ -101,3 +100,8 @@ def _matches(device: Device, cohort: Cohort) -> bool:
     return all(labels.get(key) == value for key, value in cohort.labels.items()) and (
         not cohort.hardware_class or cohort.hardware_class == device.hardware_class
     )
+
+
+def labels_of(device: Device) -> dict[str, str]:
+    """The device's labels; what operators gave wins over what the device says."""
+    return {**device.reported_labels, **device.labels}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlmodel import Session
 
+from cloud.services.cohorts import labels_of
 from cloud.services.views.base import View
 from fleet.registry.repositories import Devices, Rollouts, Telemetry, Trust
 from fleet.registry.tables import (
@@ -149,11 +150,6 @@ def event_line(row: DeviceEvent) -> EventLine:
         model=row.model,
         release=row.release,
     )
-
-
-def labels_of(device: Device) -> dict[str, str]:
-    """The device's labels; what operators gave wins over what the device says."""
-    return {**device.reported_labels, **device.labels}
 
 
 def _lines(session: Session, rows: Sequence[Device]) -> list[DeviceLine]:
