@@ -8,14 +8,16 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from cloud.errors import BlobMissingError
 
+_CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -24,6 +26,9 @@ class BlobStore(Protocol):
 
     def put(self, data: bytes) -> str:
         """Store bytes; returns their SHA-256, lower-case hex."""
+
+    def put_file(self, source: Path) -> str:
+        """Store a file's bytes; returns their SHA-256."""
 
     def has(self, sha256: str) -> bool:
         """Whether the blob is there."""
@@ -47,23 +52,12 @@ class LocalBlobs:
 
     def put(self, data: bytes) -> str:
         """Store bytes; returns their SHA-256."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        final = self._file(sha256)
-        if final.exists():
-            return sha256
-        final.parent.mkdir(exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=final.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(final)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        _sync_folder(final.parent)
-        return sha256
+        return self._store(io.BytesIO(data))
+
+    def put_file(self, source: Path) -> str:
+        """Store a file's bytes; returns their SHA-256."""
+        with source.open("rb") as file:
+            return self._store(file)
 
     def has(self, sha256: str) -> bool:
         """Whether the blob is there."""
@@ -86,6 +80,25 @@ class LocalBlobs:
                 f"expected a blob {sha256!r} in {self.root}, found none; restore it from a backup"
             )
         return self._file(sha256)
+
+    def _store(self, source: BinaryIO) -> str:
+        digest = hashlib.sha256()
+        descriptor, name = tempfile.mkstemp(dir=self.root, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            final = self._file(digest.hexdigest())
+            final.parent.mkdir(exist_ok=True)
+            Path(name).replace(final)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(final.parent)
+        return final.name
 
     def _file(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256

@@ -70,3 +70,9 @@ class AdmissionError(CallerError):
     """A connection that the broker must refuse, or a message from somebody who may not send it."""
 
     code = "cloud.admission"
+
+
+class CompileError(CallerError):
+    """A compile job that could not be done."""
+
+    code = "cloud.compile"

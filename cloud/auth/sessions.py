@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlmodel import Session
+from starlette.responses import Response
 
 from cloud.auth import tokens
 from cloud.auth.roles import Principal
@@ -60,6 +61,19 @@ def open_session(unit: Unit, ids: Callable[[], str], secret: str) -> Opened:
         )
     )
     return Opened(cookie, csrf, principal)
+
+
+def set_cookie(response: Response, opened: Opened, *, secure: bool) -> None:
+    """Hand the session's cookie to the browser; only over TLS again when `secure`."""
+    response.set_cookie(
+        COOKIE,
+        opened.cookie,
+        max_age=int(LIFETIME_S),
+        httponly=True,
+        samesite="strict",
+        secure=secure,
+        path="/",
+    )
 
 
 def close_session(unit: Unit, cookie: str) -> None:

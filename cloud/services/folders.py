@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-import io
 import stat
 import zipfile
 import zlib
@@ -28,16 +27,17 @@ _CHUNK = 1 << 20
 _RATIO_FREE_BYTES = 64 << 20
 
 
-def extract(data: bytes, into: Path) -> str:
+def extract(archive_path: Path, into: Path) -> str:
     """Write the archive's files below `into`, which must be empty; returns the folder's digest.
 
     Raises:
         InputError: not a ZIP archive, or one that breaks a rule; `into` may then hold some files.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(archive_path) as archive:
             members = _checked(archive)
-            left = min(MAX_FOLDER_BYTES, len(data) * MAX_RATIO + _RATIO_FREE_BYTES)
+            packed = archive_path.stat().st_size
+            left = min(MAX_FOLDER_BYTES, packed * MAX_RATIO + _RATIO_FREE_BYTES)
             digests = {}
             for name, info in sorted(members.items()):
                 digest, size = _write(archive, info, into / name, limit=left)

@@ -9,12 +9,9 @@ Rules:
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +25,12 @@ from fleet.registry.tables import ModelVersion
 CHECK_TIMEOUT_S = 120.0
 
 
-def push(context: Context, archive: bytes, *, by: str) -> ModelVersion:
+def push(context: Context, archive: Path, *, by: str) -> ModelVersion:
     """Check an uploaded model folder and store it as a version.
 
     Args:
         context: the cloud.
-        archive: the folder as a ZIP archive, ``outrider.toml`` at its top or in its only folder.
+        archive: a file with the folder as a ZIP archive, ``outrider.toml`` at its top or in its only folder.
         by: who pushes.
 
     Raises:
@@ -42,7 +39,8 @@ def push(context: Context, archive: bytes, *, by: str) -> ModelVersion:
     with tempfile.TemporaryDirectory(prefix="outrider-push-") as name:
         digest = folders.extract(archive, Path(name))
         description = check(folders.root_of(Path(name)))
-    blob = context.blobs.put(archive)
+    blob = context.blobs.put_file(archive)
+    size_bytes = archive.stat().st_size
     model = str(description["name"])
     with context.unit() as unit:
         models = Models(unit.session)
@@ -56,7 +54,7 @@ def push(context: Context, archive: bytes, *, by: str) -> ModelVersion:
             number=number,
             folder_sha256=digest,
             archive_sha256=blob,
-            size_bytes=len(archive),
+            size_bytes=size_bytes,
             description=description,
             created_at=unit.now,
             created_by=by,
@@ -92,12 +90,7 @@ def check(folder: Path) -> dict[str, Any]:
     return description
 
 
-@contextmanager
-def unpacked(context: Context, version: ModelVersion) -> Iterator[Path]:
-    """The version's folder on the disk, for as long as the block lasts."""
-    folder = Path(tempfile.mkdtemp(prefix="outrider-model-"))
-    try:
-        folders.extract(context.blobs.read(version.archive_sha256), folder)
-        yield folders.root_of(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def unpack(context: Context, version: ModelVersion, into: Path) -> Path:
+    """Write a version's folder below `into`, which must be empty; returns where ``outrider.toml`` is."""
+    folders.extract(context.blobs.path(version.archive_sha256), into)
+    return folders.root_of(into)

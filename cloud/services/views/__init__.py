@@ -6,7 +6,15 @@ Rules:
 """
 
 from cloud.services.views.device import DeviceView, WindowLine, device, windows
-from cloud.services.views.fleet import DeviceLine, EventLine, FleetView, devices, fleet
+from cloud.services.views.fleet import (
+    DeviceLine,
+    EventLine,
+    FleetView,
+    device_line,
+    devices,
+    events,
+    fleet,
+)
 from cloud.services.views.models import (
     ArtifactLine,
     JobLine,
@@ -47,7 +55,9 @@ __all__ = [
     "WindowLine",
     "artifacts",
     "device",
+    "device_line",
     "devices",
+    "events",
     "fleet",
     "job",
     "jobs",

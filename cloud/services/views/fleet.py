@@ -139,6 +139,12 @@ def device_line(session: Session, device: str) -> DeviceLine:
     return _lines(session, [Devices(session).get(device)])[0]
 
 
+def events(session: Session, device: str, *, limit: int = 200) -> list[EventLine]:
+    """Events of a device, newest first. Raises NotFoundError."""
+    Devices(session).get(device)
+    return [event_line(row) for row in Telemetry(session).events(device, limit=limit)]
+
+
 def event_line(row: DeviceEvent) -> EventLine:
     """An event as it is shown."""
     return EventLine(
