@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.errors import CallerError, DeviceError, RepositoryError
+from fleet.errors import CallerError, DeviceError, NetworkError, RepositoryError
 
 
 class RuntimeMissingError(DeviceError):
@@ -82,3 +82,40 @@ class ContentError(RepositoryError):
     """An artifact that describes itself otherwise than its signed metadata does."""
 
     code = "agent.content"
+
+
+class DiskError(DeviceError):
+    """The disk could not be read or written."""
+
+    code = "disk.io"
+    retryable = True
+
+
+class DiskFullError(DiskError):
+    """No room is left on the disk."""
+
+    code = "disk.full"
+
+
+class DamagedError(DeviceError):
+    """A file of the daemon's state does not hold what was written."""
+
+    code = "disk.damaged"
+
+
+class EnrolmentError(CallerError):
+    """The device is not enrolled, or its enrolment was refused."""
+
+    code = "agent.enrolment"
+
+
+class RunningError(CallerError):
+    """Another daemon runs on the same state directory."""
+
+    code = "agent.running"
+
+
+class LinkError(NetworkError):
+    """The cloud could not be reached, or what answered is not it."""
+
+    code = "link.unreachable"

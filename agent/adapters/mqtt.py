@@ -1,0 +1,213 @@
+"""The link to the broker: MQTT 3.1.1 over mutual TLS.
+
+Rules:
+- A new client for each connection: nothing is carried over from one that broke, so that no message can
+  make the link fail again and again. What must not be lost is in the buffer, not here.
+- It counts as connected when the broker has accepted the subscription.
+- Reconnecting waits longer after each failure, with jitter, so that a fleet does not come back at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.core.backoff import Backoff
+from agent.core.events import Connected, Disconnected, Event, Received
+from agent.errors import EnrolmentError
+from fleet.errors import WireError
+from fleet.wire import codec, topics
+from fleet.wire.messages import Status
+from fleet.wire.topics import Up
+
+CONNECT_TIMEOUT_S = 15.0
+_STEADY_S = 30.0
+_AT_MOST_ONCE = frozenset({Up.REQ.value})
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to connect, and as whom.
+
+    Attributes:
+        certificate, key, ca: PEM files.
+    """
+
+    host: str
+    port: int
+    tenant: str
+    device: str
+    certificate: Path
+    key: Path
+    ca: Path
+    keepalive_s: int = 30
+
+
+class Link:
+    """The link; it keeps itself up on a thread of its own.
+
+    Args:
+        endpoint: where to, and as whom.
+        post: takes events; called from the link's threads.
+    """
+
+    def __init__(self, endpoint: Endpoint, post: Callable[[Event], None]) -> None:
+        self._endpoint, self._post = endpoint, post
+        self._stopping = threading.Event()
+        self._gone = threading.Event()
+        self._client: Client | None = None
+        self._up = False
+        self._reason = ""
+        self._thread = threading.Thread(target=self._keep_up, name="link", daemon=True)
+
+    def start(self) -> None:
+        """Connect, and stay connected until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say goodbye and end; the caller may block for a moment."""
+        self._stopping.set()
+        self._gone.set()
+        self._thread.join(timeout=5.0)
+
+    def publish(self, kind: str, payload: bytes) -> None:
+        """Send under ``up/{kind}``; lost when the link is down."""
+        client = self._client
+        if client is not None and self._up:
+            qos = 0 if kind in _AT_MOST_ONCE else 1
+            client.publish(self._topic(Up(kind)), payload, qos=qos)
+
+    # --- the link's own thread -------------------------------------------------------------------
+
+    def _keep_up(self) -> None:
+        backoff = Backoff(1.0, 60.0)
+        while not self._stopping.is_set():
+            self._gone.clear()
+            steady = self._connect_once()
+            if steady:
+                backoff.reset()
+            pause_s = backoff.next_s() * (0.5 + secrets.randbelow(1000) / 1000)
+            self._stopping.wait(pause_s)
+
+    def _connect_once(self) -> bool:
+        """Hold one connection until it ends; whether it stood at all."""
+        self._reason = "ended"
+        try:
+            client = self._new_client()
+            client.connect(self._endpoint.host, self._endpoint.port, self._endpoint.keepalive_s)
+        except (OSError, ValueError, EnrolmentError) as error:
+            self._post(Disconnected(reason=f"{self._where}: {error}"))
+            return False
+        self._client = client
+        client.loop_start()
+        self._gone.wait()
+        stood, self._up = self._up, False
+        if self._stopping.is_set() and stood:
+            self._say_goodbye(client)
+        client.disconnect()
+        client.loop_stop()
+        self._client = None
+        self._post(Disconnected(reason=f"{self._where}: {self._reason}"))
+        return stood
+
+    def _say_goodbye(self, client: Client) -> None:
+        client.publish(self._topic(Up.STATUS), self._status(online=False), qos=1).wait_for_publish(
+            2.0
+        )
+
+    def _new_client(self) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._endpoint.device,
+            clean_session=True,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.tls_set_context(tls_context(self._endpoint))
+        client.will_set(self._topic(Up.STATUS), self._status(online=False), qos=1)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    @property
+    def _where(self) -> str:
+        return f"{self._endpoint.host}:{self._endpoint.port}"
+
+    def _topic(self, kind: Up) -> str:
+        return topics.up(self._endpoint.tenant, self._endpoint.device, kind)
+
+    def _status(self, *, online: bool) -> bytes:
+        return codec.to_json(Status(device=self._endpoint.device, online=online))
+
+    # --- called by the client --------------------------------------------------------------------
+
+    def _on_connect(
+        self, client: Client, _: Any, __: ConnectFlags, code: ReasonCode, ___: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._end(f"refused: {code}")
+            return
+        result, _mid = client.subscribe(
+            topics.down_filter(self._endpoint.tenant, self._endpoint.device), qos=0
+        )
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._end("the subscription could not be sent")
+
+    def _on_subscribe(
+        self, client: Client, _: Any, __: int, codes: list[ReasonCode], ___: Properties | None
+    ) -> None:
+        if any(code.is_failure for code in codes):
+            self._end("the subscription was refused")
+            return
+        client.publish(self._topic(Up.STATUS), self._status(online=True), qos=1)
+        self._up = True
+        self._post(Connected())
+
+    def _on_disconnect(
+        self, _: Client, __: Any, ___: DisconnectFlags, code: ReasonCode, ____: Properties | None
+    ) -> None:
+        self._end(str(code))
+
+    def _on_message(self, _: Client, __: Any, message: MQTTMessage) -> None:
+        try:
+            kind = topics.parse_down(message.topic)
+        except WireError:
+            return
+        self._post(Received(kind=kind.value, payload=bytes(message.payload)))
+
+    def _end(self, reason: str) -> None:
+        if not self._gone.is_set():
+            self._reason = reason
+            self._gone.set()
+
+
+def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
+    """Trusts the pinned CA alone, and shows the device's certificate.
+
+    Raises:
+        EnrolmentError: a file is missing or damaged.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cafile=endpoint.ca)
+        context.load_cert_chain(endpoint.certificate, endpoint.key)
+    except (OSError, ssl.SSLError) as error:
+        raise EnrolmentError(
+            f"{endpoint.ca.parent}: expected ca.pem, cert.pem and key.pem that belong together, "
+            f"found {error}; enrol the device again"
+        ) from None
+    return context

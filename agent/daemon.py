@@ -1,0 +1,146 @@
+"""The daemon: puts core, adapters and shell together, and runs them until a signal says to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from importlib import metadata
+
+from agent.adapters import clock, disk
+from agent.adapters.control import Server
+from agent.adapters.crew import Crew
+from agent.adapters.identity import Enrolment, Identity
+from agent.adapters.listeners import Listeners
+from agent.adapters.log import Log
+from agent.adapters.mqtt import Endpoint, Link
+from agent.adapters.store import Store
+from agent.buffer.store import Buffer
+from agent.config import Config
+from agent.core.context import Settings
+from agent.core.core import Core
+from agent.core.events import Booted, Stopping
+from agent.effects import Effects, Parts
+from agent.errors import ConfigError
+from agent.runtimes import registry
+from agent.serving.workers import ProcessWorkers
+from agent.shell import Shell
+
+
+def run(config: Config) -> None:
+    """Run the daemon in the foreground until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: a runtime is not known.
+        EnrolmentError: the device is not enrolled.
+        RunningError: another daemon runs on the state directory.
+        DiskError: the state directory cannot be used.
+    """
+    _check_runtimes(config)
+    store = Store(config.state_path)
+    held = disk.lock(config.state_path / "lock")
+    try:
+        asyncio.run(_run(config, store))
+    finally:
+        os.close(held)
+
+
+async def _run(config: Config, store: Store) -> None:
+    identity = Identity(config.state_path)
+    enrolment = identity.load()
+    core = Core(
+        _settings(config, enrolment),
+        identity.signer(),
+        boot_epoch=secrets.token_hex(8),
+        ids=lambda: secrets.token_hex(8),
+    )
+    shell, log = Shell(), Log()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, shell.post, Stopping())
+    buffer = Buffer(
+        config.state_path / "buffer.sqlite",
+        max_bytes=int(config.telemetry.buffer_max_mib * (1 << 20)),
+    )
+    sockets = Listeners(config.serving.host, config.serving.ports, store)
+    crew = Crew(
+        ProcessWorkers(),
+        store,
+        sockets,
+        shell.post,
+        threads=config.serving.threads,
+        runtime_wrapper=config.runtime_wrapper,
+    )
+    link = Link(_endpoint(config, identity, enrolment), shell.post)
+    effects = Effects(Parts(store, buffer, crew, link, log, config.state_path), shell.post)
+    booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
+    control = Server(config.state_path, core.status)
+    log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})
+    try:
+        await control.start()
+        link.start()
+        await shell.run(core, effects, booted)
+    finally:
+        await control.stop()
+        await asyncio.to_thread(link.stop)
+        await effects.end()
+        await crew.end()
+        sockets.close()
+        buffer.close()
+        log.line("info", "agent.stopped", "")
+
+
+def _boot(store: Store, enrolment: Enrolment, buffer: Buffer) -> Booted:
+    """Read the disk; hash every slot."""
+    trust, enrolled = store.load_trust(enrolment)
+    device, models = store.load_device(), store.load_models()
+    slots = store.hash_slots()
+    notes = list(store.notes)
+    if buffer.quarantined:
+        notes.append(("buffer.quarantined", buffer.quarantined))
+    return Booted(
+        wall=clock.wall(),
+        trust=trust,
+        enrolled=enrolled,
+        device=device,
+        models=models,
+        slots=slots,
+        runtimes=registry.available(),
+        notes=notes,
+    )
+
+
+def _settings(config: Config, enrolment: Enrolment) -> Settings:
+    return Settings(
+        tenant=enrolment.tenant,
+        device=enrolment.device,
+        hardware_class=config.hardware_class,
+        agent_version=metadata.version("outrider"),
+        runtimes=tuple(config.runtimes),
+        labels=config.labels,
+        good_answers=config.probation.good_answers,
+        probation_s=config.probation.max_s,
+        window_s=config.telemetry.window_s,
+        health_s=config.telemetry.health_s,
+    )
+
+
+def _endpoint(config: Config, identity: Identity, enrolment: Enrolment) -> Endpoint:
+    return Endpoint(
+        host=config.broker.host or enrolment.broker.host,
+        port=config.broker.port or enrolment.broker.port,
+        tenant=enrolment.tenant,
+        device=enrolment.device,
+        certificate=identity.certificate,
+        key=identity.key,
+        ca=identity.ca,
+        keepalive_s=config.broker.keepalive_s,
+    )
+
+
+def _check_runtimes(config: Config) -> None:
+    strange = [name for name in config.runtimes if name not in registry.names()]
+    if strange:
+        known = ", ".join(registry.names())
+        raise ConfigError(f"runtimes: expected some of {known}, found {', '.join(strange)}")

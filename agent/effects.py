@@ -1,0 +1,166 @@
+"""What the core's commands do to the world: the disk, the buffer, the link, the workers.
+
+Rule: commands that persist are done when `do` returns, or raise; long ones (hashing, sensors) run in a
+thread and answer with an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.adapters import sensors
+from agent.adapters.crew import Crew
+from agent.adapters.log import Log
+from agent.adapters.mqtt import Link
+from agent.adapters.store import Kept, Store
+from agent.buffer.store import Buffer
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.errors import DiskError
+from fleet.errors import OutriderError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What commands act on."""
+
+    store: Store
+    buffer: Buffer
+    crew: Crew
+    link: Link
+    log: Log
+    state_dir: Path
+
+
+class Effects:
+    """Carries commands out.
+
+    Args:
+        parts: what they act on.
+        post: takes the events that answer.
+    """
+
+    def __init__(self, parts: Parts, post: Callable[[ev.Event], None]) -> None:
+        self._parts, self._post = parts, post
+        self._tasks: set[asyncio.Task[None]] = set()
+        store, buffer = parts.store, parts.buffer
+        self._table: dict[type[cmd.Command], Callable[[Any], None]] = {
+            cmd.SaveModel: lambda c: store.save_model(c.record),
+            cmd.SaveTrust: lambda c: store.save_trust(c.store),
+            cmd.SaveDevice: lambda c: store.save_device(c.record),
+            cmd.WriteBlock: lambda c: store.write_block(c.sha256, c.offset, c.data),
+            cmd.SaveBitmap: lambda c: store.save_bitmap(c.sha256, Kept(c.block_list, c.bitmap)),
+            cmd.Discard: self._discard,
+            cmd.Append: self._append,
+            cmd.Forget: lambda c: buffer.forget(c.keys),
+            cmd.LoadRows: self._load_rows,
+            cmd.Publish: lambda c: parts.link.publish(c.kind, c.payload),
+            cmd.Prepare: self._prepare,
+            cmd.Stage: lambda c: self._later(self._stage(c)),
+            cmd.Sense: lambda _: self._later(self._sense()),
+            cmd.Log: lambda c: parts.log.line(c.level, c.code, c.text, c.fields),
+        }
+
+    def do(self, command: cmd.Command) -> None:
+        """Carry one command out, or start to.
+
+        Raises:
+            DiskError: it persists, and could not.
+        """
+        if not self._parts.crew.take(command):
+            self._table[type(command)](command)
+
+    async def end(self) -> None:
+        """Give up what still runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- the buffer ------------------------------------------------------------------------------
+
+    def _append(self, command: cmd.Append) -> None:
+        self._parts.buffer.append(command)
+        self._tell_trimmed()
+
+    def _load_rows(self, command: cmd.LoadRows) -> None:
+        rows = self._parts.buffer.load(command.after, command.limit)
+        waiting = len(self._parts.buffer)
+        self._post(ev.RowsLoaded(after=command.after, rows=rows, waiting=waiting))
+        self._tell_trimmed()
+
+    def _tell_trimmed(self) -> None:
+        trimmed = self._parts.buffer.take_trimmed()
+        if trimmed is not None:
+            self._post(trimmed)
+
+    def _discard(self, command: cmd.Discard) -> None:
+        try:
+            self._parts.store.discard(command.keep)
+        except DiskError as error:  # tried again with the next assignment
+            self._parts.log.line("warning", error.code, str(error))
+
+    # --- blobs -----------------------------------------------------------------------------------
+
+    def _prepare(self, command: cmd.Prepare) -> None:
+        try:
+            kept = self._parts.store.prepare(command.sha256, command.length_bytes)
+        except OutriderError as error:
+            self._post(
+                ev.PrepareFailed(
+                    model=command.model,
+                    sha256=command.sha256,
+                    code=error.code,
+                    detail=str(error),
+                )
+            )
+            return
+        self._post(
+            ev.Prepared(
+                model=command.model,
+                sha256=command.sha256,
+                block_list=kept.block_list,
+                bitmap=kept.bitmap,
+            )
+        )
+
+    async def _stage(self, command: cmd.Stage) -> None:
+        try:
+            manifest = await asyncio.to_thread(
+                self._parts.store.stage,
+                command.model,
+                command.slot,
+                sha256=command.sha256,
+                length_bytes=command.length_bytes,
+                fetched=command.fetched,
+            )
+        except OutriderError as error:
+            self._post(
+                ev.StageFailed(
+                    model=command.model,
+                    sha256=command.sha256,
+                    code=error.code,
+                    detail=str(error),
+                )
+            )
+            return
+        self._post(
+            ev.Staged(
+                model=command.model,
+                sha256=command.sha256,
+                manifest_model=manifest.model,
+                manifest_runtime=manifest.runtime,
+            )
+        )
+
+    async def _sense(self) -> None:
+        figures = await asyncio.to_thread(sensors.read, self._parts.state_dir)
+        self._post(ev.Sensed(figures=figures))
