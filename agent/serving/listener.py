@@ -14,6 +14,7 @@ from agent.errors import ConfigError
 
 LOOPBACK: Final = "127.0.0.1"
 BACKLOG: Final = 256
+_LAST_PORT: Final = 65535
 
 
 def open_listener(host: str = LOOPBACK, port: int = 0) -> socket.socket:
@@ -26,6 +27,8 @@ def open_listener(host: str = LOOPBACK, port: int = 0) -> socket.socket:
     Raises:
         ConfigError: the address is none of this machine's, or the port is taken.
     """
+    if not 0 <= port <= _LAST_PORT:
+        raise ConfigError(f"expected a port from 0 (any) to {_LAST_PORT}, found {port}")
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -38,7 +41,7 @@ def open_listener(host: str = LOOPBACK, port: int = 0) -> socket.socket:
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
         raise ConfigError(
             f"cannot listen on {host} port {port}: {error}; choose another port, or 0 for any"
