@@ -124,16 +124,21 @@ def unseal(
     signed = _to_be_signed(
         envelope.kind, envelope.device, envelope.counter, envelope.expires, envelope.payload
     )
+    if not holds(key, envelope.signature, signed):
+        raise SignatureError(f"message {kind!r} for {device!r}: the signature does not hold")
+    return envelope.payload
+
+
+def holds(key: PublicKey, signature: bytes, data: bytes) -> bool:
+    """Whether `signature` is the key's over `data`."""
     try:
         if isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(envelope.signature, signed, ec.ECDSA(hashes.SHA256()))
+            key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
         else:
-            key.verify(envelope.signature, signed)
+            key.verify(signature, data)
     except InvalidSignature:
-        raise SignatureError(
-            f"message {kind!r} for {device!r}: the signature does not hold"
-        ) from None
-    return envelope.payload
+        return False
+    return True
 
 
 def to_bytes(envelope: Envelope) -> bytes:

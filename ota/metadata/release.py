@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, TargetFile
@@ -24,6 +24,10 @@ ASSIGNMENT_FIELD: Final = "x-outrider"
 
 MESSAGES_ROLE: Final = "messages"
 """The role to which the director delegates the signing of messages to devices."""
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Floor = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?\Z")]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
@@ -40,9 +44,9 @@ class Blocks(msgspec.Struct, frozen=True, kw_only=True):
         block_size: size of the blob's blocks in bytes; the last one may be shorter.
     """
 
-    sha256: str
-    length: int
-    block_size: int
+    sha256: Digest
+    length: Natural
+    block_size: Natural
 
 
 class TargetCustom(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +56,7 @@ class TargetCustom(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     runtime: str
     hardware_classes: list[str]
-    security_floor: str
+    security_floor: Floor
     blocks: Blocks
 
 
@@ -63,7 +67,7 @@ class AssignmentCustom(msgspec.Struct, frozen=True, kw_only=True):
         activate_before: Unix time after which it must no longer be activated; 0 means never.
     """
 
-    activate_before: int = 0
+    activate_before: Natural = 0
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +75,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str
     tenant: str
-    counter: int
+    counter: Natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +164,7 @@ def release_order(release: str) -> list[tuple[int, int, str]]:
     ``1 < 2 < 10``, ``1.9 < 1.10``, ``2-rc1 < 2.0``; a release that another begins with comes before it.
     """
     parts = re.findall(r"[0-9]+|[^0-9]+", release)
-    return [(1, int(part), "") if part[0].isdigit() else (0, 0, part) for part in parts]
+    return [(1, int(part), "") if part[0] in "0123456789" else (0, 0, part) for part in parts]
 
 
 def is_digest(text: str) -> bool:

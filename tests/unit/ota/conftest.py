@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata
 
+from ota.metadata import documents
 from ota.metadata.director import Assigned, Director, DirectorSigners
 from ota.metadata.image import ImageRepository, ImageSigners
 from ota.metadata.release import ReleaseFile
@@ -82,6 +86,35 @@ class House:
             self.director.for_device(assignment),
         )
 
+    def edit(
+        self, file: str, change: Callable[[Any], object], *by: CryptoSigner, publish: bool = True
+    ) -> None:
+        """Change a document of the image repository as someone with its keys could."""
+        signed = Metadata.from_bytes(self.image.files[file]).signed
+        change(signed)
+        model = file.removesuffix(".json")
+        known = {
+            "timestamp": signer("image timestamp"),
+            "snapshot": signer("image snapshot"),
+            "targets": signer("image targets"),
+        }
+        default = known.get(model) or self.release_signers[model]
+        self.image.files[file] = documents.write(signed, by or [default])
+        if publish:
+            self.image.refresh(self.now)
+
+    def new_root(self, repository: str, change: Callable[[Any], object], *by: CryptoSigner) -> None:
+        """Publish the next root of ``image`` or ``director``, signed by the present root key or `by`."""
+        of: Any = self.image if repository == "image" else self.director
+        version = of.root_version
+        signed = Metadata.from_bytes(of.files[f"{version}.root.json"]).signed
+        signed.version = version + 1
+        change(signed)
+        of.root_version = version + 1
+        of.files[f"{version + 1}.root.json"] = documents.write(
+            signed, by or [signer(f"{repository} root")]
+        )
+
     def accept(self, assignment: bytes, *, device: str = "d1", tenant: str = "t1") -> Acceptance:
         image, director = self.documents(assignment)
         accepted = trust.accept(
@@ -114,3 +147,9 @@ def house() -> House:
     director = Director.create(director_signers(), NOW)
     store = trust.initial(image.files["1.root.json"], director.files["1.root.json"], now=NOW)
     return House(image, director, store)
+
+
+@pytest.fixture
+def by_name() -> Callable[[str], CryptoSigner]:
+    """Signers by a name; the same name is the same key."""
+    return signer

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from fleet.wire import envelope
+from ota.errors import KeyFileError, ReleaseError
+from ota.metadata.director import Director
+from ota.metadata.image import ImageRepository
+from ota.signing import keys
+from ota.signing.keys import Role
+from ota.verify import trust
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    keys.create_keystore(tmp_path)
+    return tmp_path
+
+
+def test_every_key_is_private_and_the_roots_lie_apart(folder):
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.pem"))
+    assert [f for f in files if f.startswith("offline/")] == [
+        "offline/director-root.pem",
+        "offline/image-root.pem",
+    ]
+    assert len(files) == len(Role)
+    for path in folder.rglob("*.pem"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_keys_are_never_overwritten(folder):
+    before = {p: p.read_bytes() for p in folder.rglob("*.pem")}
+    keys.create_keystore(folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*.pem")} == before
+    assert len(set(before.values())) == len(before)
+
+
+def test_the_service_signs_without_the_offline_keys(folder):
+    image = ImageRepository.create(keys.image_signers(folder, offline=True), NOW)
+    director = Director.create(keys.director_signers(folder, offline=True), NOW)
+    for path in (folder / "offline").iterdir():
+        path.unlink()
+
+    image = ImageRepository(image.files, keys.image_signers(folder))
+    director = Director(director.files, keys.director_signers(folder))
+    image.add_model("digits", keys.create_release_key(folder, "digits"), NOW)
+    store = trust.initial(image.files["1.root.json"], director.files["1.root.json"], now=NOW)
+    accepted = trust.accept(
+        store,
+        image=image.for_device([]),
+        director=director.for_device(director.assign("d", "t", 1, [], NOW)),
+        device="d",
+        tenant="t",
+        now=NOW,
+    )
+    sealed = envelope.seal("ack", "d", b"x", keys.message_signer(folder), counter=1)
+    assert envelope.unseal(sealed, accepted.message_keys, kind="ack", device="d", now=NOW) == b"x"
+    with pytest.raises(KeyFileError, match="bring it back"):
+        keys.image_signers(folder, offline=True)
+
+
+def test_a_models_release_key_is_made_once(folder):
+    first = keys.create_release_key(folder, "digits").public_key
+    assert keys.create_release_key(folder, "digits").public_key == first
+    assert keys.load_release_signer(folder, "digits").public_key == first
+    assert keys.create_release_key(folder, "detector").public_key != first
+    with pytest.raises(ReleaseError):
+        keys.create_release_key(folder, "../escape")
+    with pytest.raises(KeyFileError):
+        keys.load_release_signer(folder, "unknown")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o777])
+def test_a_key_that_others_may_read_is_refused(folder, mode: int):
+    (folder / "keys" / "messages.pem").chmod(mode)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        keys.load_signer(folder, Role.MESSAGES)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"-----BEGIN PRIVATE KEY-----\nAAAA\n"])
+def test_a_damaged_key_is_refused(folder, content: bytes):
+    (folder / "keys" / "messages.pem").write_bytes(content)
+    with pytest.raises(KeyFileError, match="PKCS #8"):
+        keys.load_signer(folder, Role.MESSAGES)
+
+
+def test_a_key_of_another_kind_is_refused(folder):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (folder / "keys" / "messages.pem").write_bytes(pem)
+    with pytest.raises(KeyFileError, match="Ed25519"):
+        keys.load_signer(folder, Role.MESSAGES)
