@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +69,10 @@ def evaluate(
         exact=exact,
     )
     (work / "job.json").write_bytes(msgspec.json.encode(job))
-    environment = process.child_environment(work)
-    if "PYTHONPATH" in os.environ:
-        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
     outcome = process.run(
         [sys.executable, "-m", "compiler.evaluate.worker", "job.json"],
         folder=work,
-        environment=environment,
+        environment=process.python_environment(work),
         limits=limits,
     )
     if outcome.problem:
@@ -85,5 +81,5 @@ def evaluate(
         result = msgspec.json.decode((work / jobs.RESULT).read_bytes(), type=Result)
     except (OSError, msgspec.DecodeError) as error:
         raise EvaluationError(f"the evaluation ended without a usable result: {error}") from None
-    arrays = {} if result.error else data.load(work / jobs.ARRAYS)
+    arrays = {} if result.error else data.read(work / jobs.ARRAYS)
     return Evaluation(result=result, arrays=arrays, folder=work)

@@ -88,7 +88,7 @@ class _Bench:
         self._manifest = manifest
         self._reference: Arrays = {}
         if reference:
-            self._reference = data.load(Path(reference) / jobs.ARRAYS)
+            self._reference = data.read(Path(reference) / jobs.ARRAYS)
         self._calibration = data.samples(
             described.calibration, data.load(described.calibration), manifest.inputs
         )

@@ -33,10 +33,22 @@ Arrays = dict[str, Array]
 
 
 def load(path: Path) -> Arrays:
-    """Read an npz file of plain arrays.
+    """Read an npz file of plain arrays whose numbers are finite.
 
     Raises:
         DataError: unreadable, too large, pickled, or with values that are not finite.
+    """
+    arrays = read(path)
+    for name, array in arrays.items():
+        _check_finite(path, name, array)
+    return arrays
+
+
+def read(path: Path) -> Arrays:
+    """Read an npz file of plain arrays.
+
+    Raises:
+        DataError: unreadable, too large, or pickled.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -33,6 +33,7 @@ UPGRADE_BELOW: Final = 13
 """Per-channel QuantizeLinear came with opset 13."""
 
 UPGRADE_TO: Final = 17
+_MODERN_IR: Final = 8
 MAX_TENSORS: Final = 64
 _DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _DTYPES: Final[dict[int, str]] = {
@@ -281,15 +282,31 @@ def _spec(path: Path, info: ValueInfoProto, what: str) -> TensorSpec:
 
 
 def _upgrade(model: ModelProto) -> tuple[ModelProto, list[str]]:
+    """The model in a form that today's tools take, and what was done."""
     opset = _opset(model)
-    if opset >= UPGRADE_BELOW:
+    if opset >= UPGRADE_BELOW and model.ir_version >= _MODERN_IR:
         return model, []
+    notes = []
+    modern = ModelProto()
+    modern.CopyFrom(model)
     try:
-        upgraded = onnx.version_converter.convert_version(model, UPGRADE_TO)
-        onnx.checker.check_model(upgraded)
+        if opset < UPGRADE_BELOW:
+            modern = onnx.version_converter.convert_version(modern, UPGRADE_TO)
+            notes.append(f"opset {opset} upgraded to {UPGRADE_TO}")
+        _modernise(modern)
+        onnx.checker.check_model(modern)
     except Exception as error:  # noqa: BLE001 - native code; whatever it says, the model stays as it is
         return model, [f"opset {opset} could not be upgraded: {_first_line(error)}"]
-    return upgraded, [f"opset {opset} upgraded to {UPGRADE_TO}"]
+    return modern, notes
+
+
+def _modernise(model: ModelProto) -> None:
+    """Constants are no inputs: before IR version 4 each had to be listed as one, which tools trip over."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [info for info in model.graph.input if info.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, _MODERN_IR)
 
 
 def _opset(model: ModelProto) -> int:

@@ -99,6 +99,14 @@ def child_environment(work: Path, *, path: Sequence[Path] = ()) -> dict[str, str
     }
 
 
+def python_environment(work: Path) -> dict[str, str]:
+    """As `child_environment`, for a child that imports this project."""
+    found = child_environment(work)
+    if "PYTHONPATH" in os.environ:
+        found["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    return found
+
+
 def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float) -> tuple[str, float]:
     """Wait for the end or for a broken limit; returns the problem and the peak memory in bytes."""
     peak, next_look = 0.0, 0.0

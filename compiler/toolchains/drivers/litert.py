@@ -46,10 +46,12 @@ def convert(inputs: Path, outputs: Path, options: dict[str, Any]) -> dict[str, A
     import onnxsim
 
     model = fix_shapes(onnx.load(str(inputs / "model.onnx")), options["shapes"])
-    simplified, valid = onnxsim.simplify(model)
-    model = simplified if valid else model
     samples = read_samples(inputs / "samples.npz")
     expected = reference_answers(model, samples)
+    set_output_shapes(model, expected[0])
+    simplified, valid = onnxsim.simplify(model)
+    # The converter falls back to shapes computed at run time where a tensor's shape is not written down.
+    model = onnx.shape_inference.infer_shapes(simplified if valid else model)
     kept = inputs_to_keep(model)
     everything = [info.name for info in model.graph.input if rank(info) >= 3]
     worst = ""
@@ -139,15 +141,25 @@ def fix_shapes(model: Any, shapes: dict[str, list[int]]) -> Any:
     inputs = [info for info in model.graph.input if info.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    for info in inputs:
+    for info in model.graph.input:
         dims = info.type.tensor_type.shape.dim
         for dim, size in zip(dims, shapes[info.name], strict=True):
             dim.Clear()
             dim.dim_value = size
     del model.graph.value_info[:]
     for info in model.graph.output:
-        info.type.tensor_type.ClearField("shape")
+        for dim in info.type.tensor_type.shape.dim:
+            dim.Clear()
     return model
+
+
+def set_output_shapes(model: Any, answers: dict[str, Any]) -> None:
+    """Write down the shapes that the outputs turn out to have."""
+    for info in model.graph.output:
+        dims = info.type.tensor_type.shape.dim
+        del dims[:]
+        for size in answers[info.name].shape:
+            dims.add().dim_value = size
 
 
 def rank(info: Any) -> int:

@@ -1,0 +1,171 @@
+"""Everything that is known of a model before the first recipe is tried.
+
+The fp32 model in ONNX Runtime is the reference: its golden answers, its metric, its figures. It is
+scored as an artifact of its own, by the same child process as every candidate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from compiler.errors import DataError, EvaluationError, MetricError
+from compiler.evaluate import child, metrics, probe
+from compiler.evaluate.child import Evaluation
+from compiler.graph import data, folder, onnx_model, signature
+from compiler.graph.data import Arrays, Samples
+from compiler.graph.folder import ModelFolder
+from compiler.graph.onnx_model import OnnxModel
+from compiler.service import packing
+from compiler.toolchains.steps import Built, Source
+from fleet.artifact.manifest import InputSpec, TensorSpec
+from fleet.errors import CallerError
+
+GOLDEN_SAMPLES: Final = 8
+_GOLDEN_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A checked folder with its reference.
+
+    Attributes:
+        version: the artifact's; the folder's own unless it was overridden.
+        golden_inputs, golden_outputs: a few calibration samples and the fp32 model's answers.
+        digests: sha256 of everything that came from the user.
+    """
+
+    folder: ModelFolder
+    version: str
+    source: Source
+    golden_inputs: Arrays
+    golden_outputs: Arrays
+    reference: Evaluation
+    digests: dict[str, str]
+
+    @property
+    def model(self) -> OnnxModel:
+        """The model."""
+        return self.source.model
+
+
+def prepare(path: Path, *, version: str, work: Path) -> Prepared:
+    """Load, check and score a model folder.
+
+    Args:
+        path: the folder.
+        version: overrides the folder's own; ``1`` when neither says one.
+        work: a folder for files that children exchange.
+
+    Raises:
+        CallerError: a mistake in the folder, the model, the data or the metric.
+        EvaluationError: the fp32 model itself could not be scored.
+    """
+    described = folder.load(path)
+    model = onnx_model.load(described.model)
+    inputs = signature.input_specs(described, model.inputs)
+    calibration = data.samples(described.calibration, data.load(described.calibration), inputs)
+    _check_evaluation(described, inputs)
+    golden_inputs = _golden(calibration)
+    feeds = [calibration.feed(0, 1), golden_inputs]
+    one, golden_outputs = probe.run(model.data, feeds, work=work / "probe")
+    outputs = _outputs(model, one, golden_outputs, batch=_rows(golden_inputs, feeds[0]))
+    source = Source(model=model, inputs=inputs, outputs=outputs, calibration=calibration)
+    content = packing.provisional(
+        packing.Subject(described, version or described.version or "1", source),
+        Built(runtime="onnxruntime", member="model.onnx", payload=model.data),
+        golden_inputs=golden_inputs,
+        golden_outputs=golden_outputs,
+    )
+    reference = child.evaluate(content, model_folder=path, work=work / "reference")
+    if reference.result.error:
+        raise _blame(reference.result.code)(f"the fp32 model: {reference.result.error}")
+    return Prepared(
+        folder=described,
+        version=content.manifest.version,
+        source=source,
+        golden_inputs=golden_inputs,
+        golden_outputs=golden_outputs,
+        reference=reference,
+        digests={
+            "model": model.sha256,
+            folder.FILE: _sha256(described.toml),
+            "calibration": _sha256(described.calibration),
+            "evaluation": _sha256(described.evaluation),
+        },
+    )
+
+
+def _check_evaluation(described: ModelFolder, inputs: list[InputSpec]) -> None:
+    """Find mistakes in evaluation data before anything is run."""
+    arrays = data.load(described.evaluation)
+    if described.metric.custom:
+        return
+    samples = data.samples(described.evaluation, arrays, inputs)
+    if metrics.get(described.metric).needs_label:
+        rows = samples.count * samples.rows
+        metrics.check_labels(str(described.evaluation), arrays.get("label"), described.metric, rows)
+
+
+def _golden(calibration: Samples) -> Arrays:
+    """A few samples, evenly spread, in one batch where the model takes batches."""
+    first = calibration.feed(0, 1)
+    size = sum(array.nbytes for array in first.values())
+    wanted = GOLDEN_SAMPLES if calibration.batchable else 1
+    count = max(1, min(wanted, calibration.count, _GOLDEN_BYTES // max(size, 1)))
+    at = np.linspace(0, calibration.count - 1, count).round().astype(int)
+    feeds = [calibration.feed(int(i), int(i) + 1) for i in at]
+    return (
+        {name: np.concatenate([feed[name] for feed in feeds]) for name in first}
+        if (len(feeds) > 1)
+        else feeds[0]
+    )
+
+
+def _rows(golden: Arrays, one: Arrays) -> tuple[int, int]:
+    """First dimension of the golden feed and of a single sample."""
+    name = next(iter(one))
+    shapes = golden[name].shape, one[name].shape
+    return (shapes[0][0] if shapes[0] else 1, shapes[1][0] if shapes[1] else 1)
+
+
+def _outputs(
+    model: OnnxModel, one: Arrays, golden: Arrays, *, batch: tuple[int, int]
+) -> list[TensorSpec]:
+    """Output signatures as declared, corrected by what was seen: exporters leave shapes open or fix the batch."""
+    found = []
+    for spec in model.outputs:
+        seen = one[spec.name].shape
+        shape: list[int | None] = (
+            list(spec.shape) if len(spec.shape) == len(seen) else [int(n) for n in seen]
+        )
+        varies = batch[0] != batch[1] and golden[spec.name].shape[:1] != seen[:1]
+        batched = varies or (batch[0] == batch[1] == 1 and _declared_batch(model))
+        if shape and batched and seen[0] == 1:
+            shape[0] = None
+        if one[spec.name].dtype.kind not in "biuf":
+            raise DataError(
+                f"output {spec.name!r}: expected numbers, found dtype {one[spec.name].dtype}"
+            )
+        found.append(msgspec.structs.replace(spec, shape=shape))
+    return found
+
+
+def _declared_batch(model: OnnxModel) -> bool:
+    return all(spec.shape[:1] == [None] for spec in model.inputs)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _blame(code: str) -> type[CallerError | EvaluationError]:
+    """Whose fault a child's error is, by its code."""
+    by_code = {kind.code: kind for kind in (MetricError, DataError)}
+    return by_code.get(code, EvaluationError)
