@@ -88,6 +88,17 @@ class BlockServer:
 
     def ask(self, topic: UpTopic, wanted: BlocksWanted) -> Refusal | None:
         """Take a request; a refusal is for the device to read."""
+        blocks = self.open(topic, wanted)
+        if isinstance(blocks, Refusal):
+            return blocks
+        if self._queue(topic, blocks):
+            return None
+        return Refusal(
+            id=wanted.id, code="blob.busy", text="too many requests wait; ask again", retryable=True
+        )
+
+    def open(self, topic: UpTopic, wanted: BlocksWanted) -> Iterator[Block] | Refusal:
+        """The blocks that a request asks for, or why the device does not get them."""
         if not self._assigned(topic.device, wanted.digest):
             text = f"expected a blob of the assignment of {topic.device!r}, found {wanted.digest!r}"
             return Refusal(id=wanted.id, code="blob.not_assigned", text=text)
@@ -98,12 +109,7 @@ class BlockServer:
             return Refusal(id=wanted.id, code=error.code, text=str(error))
         except BlobMissingError as error:
             return Refusal(id=wanted.id, code=error.code, text=str(error), retryable=True)
-        blocks = serve.blocks_for(wanted, _reader(self._context.blobs, wanted.digest))
-        if self._queue(topic, blocks):
-            return None
-        return Refusal(
-            id=wanted.id, code="blob.busy", text="too many requests wait; ask again", retryable=True
-        )
+        return serve.blocks_for(wanted, _reader(self._context.blobs, wanted.digest))
 
     def _queue(self, topic: UpTopic, blocks: Iterator[Block]) -> bool:
         with self._changed:

@@ -64,13 +64,18 @@ class Pushes:
         self._presence_due: float | None = None
         self._pushed: dict[str, _Pushed] = {}
         self._closing = False
+        self._look_due = 0.0
         self._unlisten: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="gateway-pushes", daemon=True)
 
     def start(self) -> None:
-        """Begin to push."""
-        self._unlisten = self._context.bus.listen(self._hear)
+        """Begin to push, from a thread of its own."""
+        self.listen()
         self._thread.start()
+
+    def listen(self) -> None:
+        """Take the bus's hints; whoever does not `start` calls `step` when it is time."""
+        self._unlisten = self._context.bus.listen(self._hear)
 
     def stop(self) -> None:
         """Push no more."""
@@ -94,22 +99,27 @@ class Pushes:
             self._hints[str(note.data["device"])] = None
             self._changed.notify_all()
 
+    def step(self, now: float) -> None:
+        """Do what is due at the monotonic time `now`."""
+        with self._changed:
+            hints, self._hints = list(self._hints), {}
+            ready_at, self._ready_at = self._ready_at, None
+        if ready_at is not None:
+            self._guard(partial(self._ask_for_births, ready_at), "births")
+        if hints:
+            self._guard(partial(self._push_hinted, hints, now), "pushes")
+        if now >= self._look_due:
+            self._look_due = now + LOOK_INTERVAL_S
+            self._guard(partial(self._look, now), "looking for devices that are behind")
+
     def _run(self) -> None:
-        look_due = 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(self._woken, max(0.0, look_due - time.monotonic()))
+                pause_s = max(0.0, self._look_due - time.monotonic())
+                self._changed.wait_for(self._woken, pause_s)
                 if self._closing:
                     return
-                hints, self._hints = list(self._hints), {}
-                ready_at, self._ready_at = self._ready_at, None
-            if ready_at is not None:
-                self._guard(partial(self._ask_for_births, ready_at), "births")
-            if hints:
-                self._guard(partial(self._push_hinted, hints), "pushes")
-            if time.monotonic() >= look_due:
-                look_due = time.monotonic() + LOOK_INTERVAL_S
-                self._guard(self._look, "looking for devices that are behind")
+            self.step(time.monotonic())
 
     def _woken(self) -> bool:
         return bool(self._closing or self._hints or self._ready_at is not None)
@@ -122,18 +132,17 @@ class Pushes:
 
     # --- desired ----------------------------------------------------------------------------------
 
-    def _push_hinted(self, devices: list[str]) -> None:
+    def _push_hinted(self, devices: list[str], now: float) -> None:
         for device in devices:
             topic = self._topic_of(device)
             if topic is not None:
                 self._pushed.pop(device, None)
-                self._push(topic, time.monotonic())
+                self._push(topic, now)
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         if not self._connected():
             return
         self._settle_presence()
-        now = time.monotonic()
         for topic, counter in self._behind():
             pushed = self._pushed.get(topic.device)
             if pushed is None or pushed.counter != counter or now >= pushed.due:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from ota.errors import KeyFileError
 from ota.metadata.director import DirectorSigners
 from ota.metadata.image import ImageSigners
 from ota.metadata.release import check_model
+
+Generate = Callable[[], Ed25519PrivateKey]
 
 
 class Role(str, Enum):
@@ -44,15 +46,22 @@ OFFLINE = frozenset({Role.IMAGE_ROOT, Role.DIRECTOR_ROOT})
 """Roles whose keys the service does not need once the repositories exist."""
 
 
-def create_keystore(folder: Path) -> None:
-    """Make a key for each role that has none yet, under ``keys/`` and ``offline/`` of `folder`."""
+def create_keystore(folder: Path, *, generate: Generate = Ed25519PrivateKey.generate) -> None:
+    """Make a key for each role that has none yet, under ``keys/`` and ``offline/`` of `folder`.
+
+    Args:
+        folder: where the keys are.
+        generate: makes a private key; the simulator's keys follow from its seed.
+    """
     for role in Role:
         path = _path(folder, role)
         if not path.exists():
-            _write(path, Ed25519PrivateKey.generate())
+            _write(path, generate())
 
 
-def create_release_key(folder: Path, model: str) -> CryptoSigner:
+def create_release_key(
+    folder: Path, model: str, *, generate: Generate = Ed25519PrivateKey.generate
+) -> CryptoSigner:
     """Make the release key of a model, or load it where there is one.
 
     Raises:
@@ -61,7 +70,7 @@ def create_release_key(folder: Path, model: str) -> CryptoSigner:
     """
     path = _release_path(folder, model)
     if not path.exists():
-        _write(path, Ed25519PrivateKey.generate())
+        _write(path, generate())
     return load_release_signer(folder, model)
 
 
