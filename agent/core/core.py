@@ -193,6 +193,7 @@ class Core:
 
     def _connected(self, _: ev.Connected) -> None:
         self.ctx.connected = True
+        self.ctx.log("info", "link.up", "")
         for machine in self.machines.values():
             machine.acquisition.on_reconnect()
         self.say_birth()
