@@ -35,7 +35,7 @@ from cloud.services import trust
 from cloud.settings import Endpoints, Settings
 
 LOCK = ".lock"
-_PORTS = ("api_port", "enrol_port", "broker_port", "broker_client_port")
+PORTS = ("api_port", "enrol_port", "broker_port", "broker_client_port")
 _MAY_COME_FIRST = {LOCK, "cloud.new"}
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  compared with, not bound to
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -126,7 +126,7 @@ def _check_ours(data: Path) -> None:
 
 def _settle(data: Path, overrides: dict[str, Any]) -> Settings:
     chosen = settings.load(data, **overrides)
-    open_ports = [name for name in _PORTS if getattr(chosen, name) == 0]
+    open_ports = [name for name in PORTS if getattr(chosen, name) == 0]
     drawn = dict(zip(open_ports, _free_ports(chosen.host, len(open_ports)), strict=True))
     chosen = msgspec.structs.replace(chosen, **drawn)
     settings.save(chosen)

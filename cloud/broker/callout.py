@@ -35,6 +35,7 @@ SWEEP_INTERVAL_S = 30.0
 _SUBJECT = "$SYS.REQ.USER.AUTH"
 _QUEUE = "outrider-callout"
 _RECONNECT_WAIT_S = 0.25
+_START_WAIT_S = 2.0
 log = logging.getLogger(__name__)
 
 
@@ -65,13 +66,16 @@ class Callout:
         self._keys = keys
         self._clients: list[Client] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._listening = asyncio.Event()
 
     async def start(self) -> None:
-        """Begin to answer as soon as the broker is there; does not wait for it."""
+        """Begin to answer; waits a moment for the broker, and goes on trying when it is not there yet."""
         self._tasks = [
             *(asyncio.create_task(self._respond()) for _ in range(RESPONDERS)),
             asyncio.create_task(self._cut_revoked()),
         ]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._listening.wait(), _START_WAIT_S)
 
     async def stop(self) -> None:
         """Answer no more."""
@@ -84,6 +88,8 @@ class Callout:
     async def _respond(self) -> None:
         client = await self._connect(self._keys.responder, "callout")
         await client.subscribe(_SUBJECT, queue=_QUEUE, cb=self._answer)
+        await client.flush()
+        self._listening.set()
 
     async def _answer(self, message: Msg) -> None:
         now = self._context.clock()

