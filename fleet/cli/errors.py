@@ -11,6 +11,18 @@ class NoServerError(CallerError):
     code = "cli.no_server"
 
 
+class NoFolderError(CallerError):
+    """A folder that should be pushed is none."""
+
+    code = "cli.no_folder"
+
+
+class NoSuchRolloutError(CallerError):
+    """A name that stands for no rollout, or for several."""
+
+    code = "cli.no_such_rollout"
+
+
 class UnreachableError(NetworkError):
     """The cloud does not answer."""
 

@@ -19,13 +19,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import click
 
 from fleet.cli.errors import NoServerError, UnreachableError, remote_error
 
 TIMEOUT_S = 30.0
+UPLOAD_TIMEOUT_S = 600.0
 STREAM_TIMEOUT_S = 60.0
 PREFIX = "/api/v1"
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -89,9 +90,15 @@ class Remote:
         data = json.dumps({} if body is None else body).encode()
         return self._json(self._request("POST", path, data=data, kind="application/json"))
 
-    def upload(self, path: str, data: bytes, *, kind: str) -> Any:
-        """POST bytes of a media type."""
-        return self._json(self._request("POST", path, data=data, kind=kind))
+    def upload(
+        self, path: str, file: Path, *, kind: str, sent: Callable[[int], None] | None = None
+    ) -> Any:
+        """POST a file's bytes; `sent` hears how many went out at a time."""
+        with file.open("rb") as source:
+            body = _Counted(source, sent or (lambda _: None))
+            request = self._request("POST", path, data=body, kind=kind)
+            request.add_header("Content-Length", str(file.stat().st_size))
+            return self._json(request, timeout_s=UPLOAD_TIMEOUT_S)
 
     def delete(self, path: str) -> Any:
         """DELETE ``/api/v1`` + `path`."""
@@ -119,7 +126,7 @@ class Remote:
         path: str,
         *,
         query: dict[str, Any] | None = None,
-        data: bytes | None = None,
+        data: Any = None,
         kind: str = "",
     ) -> urllib.request.Request:
         given = {k: v for k, v in (query or {}).items() if v is not None}
@@ -132,8 +139,8 @@ class Remote:
             request.add_header("Authorization", f"Bearer {self._token}")
         return request
 
-    def _json(self, request: urllib.request.Request) -> Any:
-        with self._open(request, timeout_s=TIMEOUT_S) as response:
+    def _json(self, request: urllib.request.Request, *, timeout_s: float = TIMEOUT_S) -> Any:
+        with self._open(request, timeout_s=timeout_s) as response:
             body = response.read()
         try:
             return json.loads(body) if body else None
@@ -153,6 +160,20 @@ class Remote:
             raise UnreachableError(
                 f"the cloud at {self.url} does not answer ({reason}); is `outrider up` running?"
             ) from None
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: BinaryIO, sent: Callable[[int], None]) -> None:
+        self._file = file
+        self._sent = sent
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        data = self._file.read(size)
+        self._sent(len(data))
+        return data
 
 
 def remote_options(command: F) -> F:

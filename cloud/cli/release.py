@@ -1,0 +1,101 @@
+"""``outrider release``: sign what was compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cloud.cli.written import moment, size
+from fleet.cli import output
+from fleet.cli.remote import Remote, remote_options
+
+
+@click.group(short_help="Sign compiled models into releases.")
+def command() -> None:
+    r"""Releases: one model version, signed, with one variant per target.
+
+    A release takes the newest accepted artifact of each target; what no gate has passed is left out and
+    named. What is signed is never changed: a new content is a new version.
+    """
+
+
+@command.command()
+@click.argument("version", metavar="NAME@VERSION")
+@click.option(
+    "--security-floor",
+    default="",
+    metavar="VERSION",
+    help="Devices may never go back below this version.  [default: as it was]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@remote_options
+def create(version: str, security_floor: str, *, as_json: bool, server: str, token: str) -> None:
+    r"""Sign a release of NAME@VERSION.
+
+    \b
+    Example:
+      outrider release create digits@1
+    """
+    model, at, number = version.partition("@")
+    if not at:
+        raise click.BadParameter(f"expected NAME@VERSION, for instance digits@1, found {version!r}")
+    body = {"model": model, "version": number, "security_floor": security_floor}
+    created = Remote.find(server, token).post("/releases", body)
+    output.emit(created, as_json=as_json, human=lambda: _print_created(created))
+
+
+@command.command("list")
+@click.option("--model", default=None, help="Of this model only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@remote_options
+def list_releases(model: str | None, *, as_json: bool, server: str, token: str) -> None:
+    """List releases, newest first."""
+    releases = Remote.find(server, token).get("/releases", model=model)
+    output.emit(
+        releases,
+        as_json=as_json,
+        human=lambda: output.table(
+            "releases",
+            ["release", "variants", "security floor", "signed", "by"],
+            [
+                [
+                    r["id"], ", ".join(v["target"] for v in r["variants"]),
+                    r["security_floor"], moment(r["created_at"]), r["created_by"],
+                ]
+                for r in releases
+            ],
+            empty="no releases yet; sign one: outrider release create NAME@VERSION",
+        ),
+    )  # fmt: skip
+
+
+@command.command()
+@click.argument("release", metavar="NAME@VERSION")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@remote_options
+def show(release: str, *, as_json: bool, server: str, token: str) -> None:
+    """Show a release and its variants."""
+    found = Remote.find(server, token).get(f"/releases/{release}")
+    output.emit(found, as_json=as_json, human=lambda: _print(found))
+
+
+def _print_created(created: dict[str, Any]) -> None:
+    _print(created["release"])
+    for target, reason in created["left_out"].items():
+        output.out.print(f"left out: {target} ({reason})", style="yellow")
+    output.out.print(f"[dim]next: outrider rollout start {created['release']['id']}[/dim]")
+
+
+def _print(release: dict[str, Any]) -> None:
+    output.table(
+        f"{release['id']}",
+        ["target", "runtime", "for", "size", "sha256"],
+        [
+            [
+                v["target"], v["runtime"], ", ".join(v["hardware_classes"]),
+                size(v["size_bytes"]), v["artifact"][:16],
+            ]
+            for v in release["variants"]
+        ],
+    )  # fmt: skip

@@ -1,0 +1,55 @@
+"""How commands write times, sizes and shares, and how they read durations and labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+import click
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?\Z")
+
+
+def duration(text: str) -> float:
+    """``90``, ``90s``, ``5m``, ``2h`` or ``1d`` in seconds. Raises click.BadParameter."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        raise click.BadParameter(f"expected a duration like 30s, 5m or 2h, found {text!r}")
+    return float(match[1]) * _UNITS_S[match[2] or "s"]
+
+
+def labels(pairs: Iterable[str]) -> dict[str, str]:
+    """``KEY=VALUE`` options as a dict. Raises click.BadParameter."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"expected KEY=VALUE, found {pair!r}")
+        found[key] = value
+    return found
+
+
+def moment(at: float | None) -> str:
+    """A Unix time as local date and time; empty when there is none."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def size(size_bytes: float) -> str:
+    """Bytes in the unit that suits."""
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} GiB"
+
+
+def share(part: float) -> str:
+    """A share of one in percent."""
+    return f"{part * 100:.0f} %"
+
+
+def listed(pairs: dict[str, object]) -> str:
+    """``key=value`` pairs, sorted."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(pairs.items()))
