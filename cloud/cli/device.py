@@ -13,7 +13,7 @@ from fleet.cli.remote import Remote, remote_options
 
 @click.group(short_help="Admit devices, look at them, shut them out.")
 def command() -> None:
-    r"""Devices: admitted by a single-use claim code, each with a key that never leaves it.
+    """Devices: admitted by a single-use claim code, each with a key that never leaves it.
 
     \b
     On this machine:     outrider device claim camera-1

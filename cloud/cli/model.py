@@ -20,7 +20,7 @@ _ZIP = "application/zip"
 
 @click.group(short_help="Push models to the cloud and see their versions.")
 def command() -> None:
-    r"""Models: a folder with outrider.toml, the ONNX model, calibration and evaluation data.
+    """Models: a folder with outrider.toml, the ONNX model, calibration and evaluation data.
 
     \b
     A model's way:
@@ -36,7 +36,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @remote_options
 def push(folder: Path, *, as_json: bool, server: str, token: str) -> None:
-    r"""Push the model folder FOLDER; the same content is the same version.
+    """Push the model folder FOLDER; the same content is the same version.
 
     \b
     Example:

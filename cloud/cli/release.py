@@ -13,7 +13,7 @@ from fleet.cli.remote import Remote, remote_options
 
 @click.group(short_help="Sign compiled models into releases.")
 def command() -> None:
-    r"""Releases: one model version, signed, with one variant per target.
+    """Releases: one model version, signed, with one variant per target.
 
     A release takes the newest accepted artifact of each target; what no gate has passed is left out and
     named. What is signed is never changed: a new content is a new version.
@@ -31,7 +31,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @remote_options
 def create(version: str, security_floor: str, *, as_json: bool, server: str, token: str) -> None:
-    r"""Sign a release of NAME@VERSION.
+    """Sign a release of NAME@VERSION.
 
     \b
     Example:

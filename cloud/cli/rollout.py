@@ -36,7 +36,7 @@ def _plan_options(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(short_help="Deliver releases in waves; watch, pause, take back.")
 def command() -> None:
-    r"""Rollouts: a release goes to a cohort in waves; each wave must hold before the next begins.
+    """Rollouts: a release goes to a cohort in waves; each wave must hold before the next begins.
 
     \b
       outrider rollout preview digits@2 --label site=lab   # who would get what, and who cannot and why

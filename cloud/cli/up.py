@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Port of the API and dashboard, kept.  [default: a free one]",
 )
 def command(data: Path | None, host: str | None, public_host: str | None, port: int | None) -> None:
-    r"""Start the whole cloud on this machine and keep it running until Ctrl-C.
+    """Start the whole cloud on this machine and keep it running until Ctrl-C.
 
     The first start makes everything that is needed: signing keys, a certificate authority, the update
     repositories, the registry, a broker with its own certificates, and an admin token. Later starts go on
