@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from cloud.api import answers
 from cloud.api.routes import admin, devices, models, rollouts, root, stream
 from cloud.context import Context
+from cloud.dashboard import routes as dashboard
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Checks = Mapping[str, Callable[[], bool]]
@@ -41,4 +42,5 @@ def create(context: Context, *, lifespan: Lifespan | None = None) -> FastAPI:
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(root.router)
+    dashboard.install(app)
     return app

@@ -134,11 +134,15 @@ def _note(status: Status) -> None:
 
 
 def _greet(installation: Installation) -> None:
+    from cloud.dashboard import link
+
     ends = installation.endpoints
     data = installation.settings.data
+    token = (data / "admin.token").read_text().strip()
     rows = [
         ("dashboard", ends.dashboard),
-        ("sign in with", f"the token in {data / 'admin.token'}"),
+        ("sign in once with", link.issue(ends.api, token) or "the token below"),
+        ("and later with", f"the token in {data / 'admin.token'}"),
         ("devices enrol at", ends.enrol),
         ("devices connect to", f"{ends.broker_host}:{ends.broker_port} (MQTT over mTLS)"),
         ("data", str(data)),
