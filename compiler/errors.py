@@ -64,3 +64,9 @@ class OutputError(CallerError):
     """The output folder cannot be written."""
 
     code = "compiler.output"
+
+
+class AttestationError(CallerError):
+    """A signing key that cannot be used, or an attestation that is missing or about something else."""
+
+    code = "compiler.attestation"

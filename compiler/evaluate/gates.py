@@ -10,19 +10,34 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from compiler.evaluate.evidence import Evidence
 from compiler.evaluate.jobs import Result
 from compiler.graph.folder import MetricRule
 from compiler.recipes.catalog import Recipe
-from compiler.service.report import Gate
 from compiler.targets.catalog import Target
 from compiler.toolchains.steps import Built
 
-SIZE_FACTOR: Final = 1.25
-SIZE_SLACK_BYTES: Final = 256 << 10
-"""A file may grow by this much over the model: engines and formats carry code and tables."""
-
 RUN_ON_HOST: Final = ("parity", "metric", "latency")
+_GROWTH: Final = (1.25, 256 << 10)
+"""How much larger than the model a file may be: a factor, and bytes for the format's own tables."""
+
+_ENGINE_GROWTH: Final = (8.0, 8 << 20)
+"""Engines carry kernels."""
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One condition.
+
+    Attributes:
+        passed: None when it was not run on this host; then `stand_in` says what was judged instead.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+    stand_in: str = ""
 
 
 def structure(built: Built) -> Gate:
@@ -37,8 +52,8 @@ def structure(built: Built) -> Gate:
 def size(built: Built, target: Target, model_bytes: int) -> Gate:
     """Within what the target takes, and not absurdly larger than the model."""
     found = len(built.payload)
-    factor = 8 if built.stand_in else SIZE_FACTOR
-    allowed = min(target.max_size_mib << 20, int(model_bytes * factor) + (SIZE_SLACK_BYTES * (16 if built.stand_in else 1)))  # fmt: skip
+    factor, slack = _ENGINE_GROWTH if built.stand_in else _GROWTH
+    allowed = min(target.max_size_mib << 20, int(model_bytes * factor) + slack)
     detail = f"{found / 1024:.0f} KiB of at most {allowed / 1024:.0f} KiB"
     return Gate(name="size", passed=found <= allowed, detail=detail)
 

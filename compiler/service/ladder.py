@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from compiler.errors import BuildError, EvaluationError, ToolchainMissingError
 from compiler.evaluate import child, evidence, gates, metrics
 from compiler.evaluate.child import Evaluation
 from compiler.evaluate.evidence import Evidence
+from compiler.evaluate.gates import Gate
 from compiler.recipes.catalog import Recipe
 from compiler.service import host, packing
 from compiler.service.packing import Proof, Subject
 from compiler.service.prepare import Prepared
-from compiler.service.report import Candidate, Gate, Latency, Metric, Verdict
+from compiler.service.report import Candidate, Latency, Metric, Verdict
 from compiler.targets.catalog import Target
 from compiler.toolchains import steps
 from compiler.toolchains.steps import Built
@@ -131,36 +133,7 @@ class Ladder:
             if not failed:
                 verdict = Verdict.UNPROVEN
                 reason = _unproven(target, judged)
-        candidate = Candidate(
-            recipe=recipe.name,
-            runtime=built.runtime,
-            verdict=verdict,
-            reason=reason,
-            payload_sha256=scored.content.manifest.payload.sha256,
-            payload_size_bytes=len(built.payload),
-            metric=Metric(
-                name=rule.name,
-                value=result.metric,
-                reference=reference,
-                budget=rule.budget,
-                higher_is_better=metrics.higher_is_better(rule),
-                exact=result.exact.metric if result.exact else None,
-            ),
-            parity=result.parity,
-            parity_exact=result.exact.parity if result.exact else None,
-            layers_kept_float=built.layers_kept_float,
-            evidence=proof,
-            gates=judged,
-            operators=built.operators,
-            tools=built.tools,
-            build_s=round(built.build_s, 2),
-        )
-        if built.stand_in is None:
-            candidate = msgspec.structs.replace(
-                candidate,
-                latency_ms=Latency(p50=result.latency_ms_p50, p95=result.latency_ms_p95),
-                peak_memory_mib=result.peak_memory_mib,
-            )
+        candidate = self._describe(recipe, scored, judged, proof, verdict=verdict, reason=reason)
         if failed:
             return Tried(candidate=candidate)
         return Tried(
@@ -181,6 +154,51 @@ class Ladder:
                 ),
             ),
         )
+
+    def _describe(
+        self,
+        recipe: Recipe,
+        scored: _Scored,
+        judged: list[Gate],
+        proof: Evidence,
+        *,
+        verdict: Verdict,
+        reason: str,
+    ) -> Candidate:
+        built, result = scored.built, scored.evaluation.result
+        rule = self._prepared.folder.metric
+        reference = self._prepared.reference.result.metric
+        candidate = Candidate(
+            recipe=recipe.name,
+            runtime=built.runtime,
+            verdict=verdict,
+            reason=reason,
+            payload_sha256=hashlib.sha256(built.payload).hexdigest(),
+            payload_size_bytes=len(built.payload),
+            metric=Metric(
+                name=rule.name,
+                value=result.metric,
+                reference=reference,
+                budget=rule.budget,
+                higher_is_better=metrics.higher_is_better(rule),
+                exact=result.exact.metric if result.exact else None,
+            ),
+            parity=result.parity,
+            parity_exact=result.exact.parity if result.exact else None,
+            layers_kept_float=built.layers_kept_float,
+            evidence=proof,
+            gates=judged,
+            operators=built.operators,
+            tools=built.tools,
+            build_s=round(built.build_s, 2),
+        )
+        if built.stand_in is None:
+            return msgspec.structs.replace(
+                candidate,
+                latency_ms=Latency(p50=result.latency_ms_p50, p95=result.latency_ms_p95),
+                peak_memory_mib=result.peak_memory_mib,
+            )
+        return candidate
 
     def _evidence(self, evaluation: Evaluation) -> Evidence:
         rule = self._prepared.folder.metric

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from compiler.evaluate.evidence import Evidence
+from compiler.evaluate.gates import Gate
 from fleet.artifact.parity import Parity
 
 FORMAT: Final = "outrider/report/1"
@@ -29,6 +30,13 @@ class Verdict(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
     SKIPPED = "skipped"
+
+
+class Latency(Part, frozen=True):
+    """Of one sample on one thread of this host, in milliseconds."""
+
+    p50: float
+    p95: float
 
 
 class Model(Part, frozen=True):
@@ -64,26 +72,6 @@ class Metric(Part, frozen=True):
     budget: float = 0.0
     higher_is_better: bool = True
     exact: float | None = None
-
-
-class Latency(Part, frozen=True):
-    """Of one sample on one thread of this host, in milliseconds."""
-
-    p50: float
-    p95: float
-
-
-class Gate(Part, frozen=True):
-    """One condition.
-
-    Attributes:
-        passed: None when it was not run on this host; then `stand_in` says what was judged instead.
-    """
-
-    name: str
-    passed: bool | None
-    detail: str
-    stand_in: str = ""
 
 
 class Candidate(Part, frozen=True):
