@@ -123,6 +123,15 @@ class House:
         self.store = accepted.store
         return accepted
 
+    def refuses(
+        self, assignment: bytes, error: type[Exception], match: str = ".", **who: str
+    ) -> None:
+        """The device refuses with `error`, and its store is as it was."""
+        before = self.store
+        with pytest.raises(error, match=match):
+            self.accept(assignment, **who)
+        assert self.store is before
+
 
 def image_signers() -> ImageSigners:
     return ImageSigners(
@@ -153,3 +162,12 @@ def house() -> House:
 def by_name() -> Callable[[str], CryptoSigner]:
     """Signers by a name; the same name is the same key."""
     return signer
+
+
+@pytest.fixture
+def fed(house: House) -> House:
+    """A house whose device has accepted release 1 of ``digits``."""
+    house.release("digits", "1")
+    house.accept(house.assign("digits/1/litert-cpu.outrider"))
+    house.now += 60
+    return house
