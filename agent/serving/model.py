@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,12 +47,14 @@ class ServedModel:
         self.name = name
         self.version = version
         self.statistics = Statistics(self.manifest)
-        self._package = artifact.package
+        self._golden = msgspec.structs.replace(
+            artifact.package, payload=b""
+        )  # loaded: not held twice
         self._runtime = runtime
 
     def self_test(self) -> SelfTest:
         """The golden vectors through the runtime."""
-        return selftest.run(_Guarded(self._runtime), self._package)
+        return selftest.run(_Guarded(self._runtime), self._golden)
 
     def close(self) -> None:
         """Free the runtime."""
