@@ -152,7 +152,8 @@ class Callout:
 
     async def _kick(self, admin: Admin, client_id: str) -> None:
         try:
-            log.info("cut %d connection(s) of %r", await admin.kick(client_id), client_id)
+            if ended := await admin.kick(client_id):
+                log.info("cut %d connection(s) of %r", ended, client_id)
         except BrokerError as error:
             log.warning("cannot cut %r: %s", client_id, error)
 

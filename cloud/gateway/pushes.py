@@ -1,9 +1,9 @@
 """Telling devices what they should run, until they show that they know.
 
 Rules:
-- A change of a device's assignment is pushed at the bus's hint; should the push or the hint be lost, a
-  look at the registry every `LOOK_INTERVAL_S` finds the devices that are online and still behind, and
-  pushes again, each time after a longer pause.
+- A change of a device's assignment is pushed at the bus's hint, or found by a look at the registry every
+  `LOOK_INTERVAL_S`. A device that is online and still does not show it is asked for its birth, each time
+  after a longer pause: its birth shows what it has, and is answered with what it should have.
 - After each (re)connection of the gateway every device is asked for its birth, because nobody knows what
   was missed; who has not been heard of after `PRESENCE_GRACE_S` is noted as offline.
 """
@@ -32,7 +32,8 @@ LOOK_INTERVAL_S = 5.0
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 120.0
 PRESENCE_GRACE_S = 30.0
-_REBIRTHS_PER_S = 200.0
+_REBIRTHS_AT_ONCE = 50
+_REBIRTH_PAUSE_S = 0.25
 log = logging.getLogger(__name__)
 
 
@@ -133,11 +134,16 @@ class Pushes:
     # --- desired ----------------------------------------------------------------------------------
 
     def _push_hinted(self, devices: list[str], now: float) -> None:
-        for device in devices:
-            topic = self._topic_of(device)
-            if topic is not None:
-                self._pushed.pop(device, None)
-                self._push(topic, now)
+        for device_id in devices:
+            with self._context.read() as session:
+                device = Devices(session).find(device_id)
+                newest = Trust(session).newest_assignment(device_id)
+            if device is None or newest is None or device.revoked_at is not None:
+                continue
+            if device.online:
+                topic = UpTopic(device.tenant, device.id, Up.BIRTH)
+                self._pushed.pop(device_id, None)
+                self._push(topic, newest.counter, now)
 
     def _look(self, now: float) -> None:
         if not self._connected():
@@ -146,7 +152,7 @@ class Pushes:
         for topic, counter in self._behind():
             pushed = self._pushed.get(topic.device)
             if pushed is None or pushed.counter != counter or now >= pushed.due:
-                self._push(topic, now)
+                self._push(topic, counter, now)
 
     def _behind(self) -> list[tuple[UpTopic, int]]:
         found = []
@@ -159,19 +165,18 @@ class Pushes:
                     self._pushed.pop(device.id, None)
         return found
 
-    def _push(self, topic: UpTopic, now: float) -> None:
-        try:
-            sealed = trust.sealed_desired(self._context, topic.device)
-        except OutriderError as error:
-            log.warning("desired state of %s cannot be sent: %s", topic.device, error)
-            return
-        self._send(topic, Down.DESIRED, sealed)
-        metrics.DESIRED.inc()
-        with self._context.read() as session:
-            newest = Trust(session).newest_assignment(topic.device)
-        counter = newest.counter if newest is not None else 0
+    def _push(self, topic: UpTopic, counter: int, now: float) -> None:
+        """Send the assignment; should it be the same as last time, ask what the device has of it."""
         before = self._pushed.get(topic.device)
         again = before is not None and before.counter == counter
+        try:
+            if again:
+                self._ask_for_birth(topic)
+            else:
+                self._send(topic, Down.DESIRED, trust.sealed_desired(self._context, topic.device))
+                metrics.DESIRED.inc()
+        except OutriderError as error:
+            log.warning("desired state of %s cannot be sent: %s", topic.device, error)
         pause = min(before.pause_s * 2, LONGEST_PAUSE_S) if before and again else FIRST_PAUSE_S
         self._pushed[topic.device] = _Pushed(counter, pause, now + pause)
 
@@ -180,14 +185,18 @@ class Pushes:
     def _ask_for_births(self, ready_at: float) -> None:
         with self._context.read() as session:
             devices = Devices(session).all()
-        for device in devices:
+        for number, device in enumerate(devices, start=1):
             if self._closing or not self._connected():
                 return
-            command = Command(id=self._context.ids(), op=CommandOp.REBIRTH)
-            sealed = trust.sealed(self._context, device.id, Down.CMD, codec.to_json(command))
-            self._send(UpTopic(device.tenant, device.id, Up.BIRTH), Down.CMD, sealed)
-            time.sleep(1 / _REBIRTHS_PER_S)
+            self._ask_for_birth(UpTopic(device.tenant, device.id, Up.BIRTH))
+            if number % _REBIRTHS_AT_ONCE == 0:
+                time.sleep(_REBIRTH_PAUSE_S)
         self._presence_due = ready_at + PRESENCE_GRACE_S
+
+    def _ask_for_birth(self, topic: UpTopic) -> None:
+        command = Command(id=self._context.ids(), op=CommandOp.REBIRTH)
+        sealed = trust.sealed(self._context, topic.device, Down.CMD, codec.to_json(command))
+        self._send(topic, Down.CMD, sealed)
 
     def _settle_presence(self) -> None:
         due = self._presence_due
@@ -202,10 +211,3 @@ class Pushes:
             ]
         for device_id in silent:
             ingest.status(self._context, Status(device=device_id, online=False))
-
-    def _topic_of(self, device_id: str) -> UpTopic | None:
-        with self._context.read() as session:
-            device = Devices(session).find(device_id)
-        if device is None or device.revoked_at is not None or not device.online:
-            return None
-        return UpTopic(device.tenant, device.id, Up.BIRTH)

@@ -22,7 +22,8 @@ from cloud.auth.pki import Pki
 from cloud.bootstrap import Installation
 from cloud.broker import server
 from cloud.context import Context
-from cloud.gateway import service as gateway
+from cloud.gateway.service import Gateway
+from cloud.gateway.service import start as start_gateway
 from cloud.supervise import Supervisor
 from fleet.registry.tables import Device, DeviceKey
 from fleet.wire import envelope
@@ -83,6 +84,7 @@ class House:
     supervisor: Supervisor
     loop: Loop
     folder: Path
+    running: Gateway | None = None
 
     @property
     def pki(self) -> Pki:
@@ -105,9 +107,10 @@ class House:
         assert isinstance(key, ed25519.Ed25519PrivateKey)
         return key.public_key()
 
-    def start_gateway(self) -> gateway.Gateway:
-        running = self.loop.run(gateway.start(self.context))
+    def start_gateway(self) -> Gateway:
+        running = self.loop.run(start_gateway(self.context))
         eventually(lambda: running.connected, "the gateway is connected")
+        self.running = running
         return running
 
     def identity(self, device: str, *, tenant: str = TENANT, register: bool = True) -> Identity:
