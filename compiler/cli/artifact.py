@@ -1,0 +1,177 @@
+"""``outrider artifact``: run an artifact on this host, look into it, check where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from agent.runtimes import registry
+from agent.runtimes.port import Options
+from compiler.errors import AttestationError, DataError, OutputError
+from compiler.graph import data
+from compiler.provenance import attest, keys
+from fleet.artifact import package
+from fleet.artifact.manifest import Manifest
+from fleet.cli import output
+from fleet.errors import ManifestError
+from fleet.wire import envelope
+from fleet.wire.envelope import PublicKey
+from ota.verify import artifact
+
+_FILE = click.Path(path_type=Path)
+_MAX_BATCH = 64
+
+
+@click.group(short_help="Run and inspect compiled artifacts.")
+def command() -> None:
+    """Artifacts: what `outrider compile` made, one file each.
+
+    \b
+      outrider artifact show FILE
+      outrider artifact run FILE --input in.npz --output out.npz
+      outrider artifact verify FILE
+    """
+
+
+@command.command()
+@click.argument("file", type=_FILE)
+@click.option("--input", "source", type=_FILE, required=True, help="Arrays by input name (npz).")
+@click.option("--output", "target", type=_FILE, required=True, help="Where to write the answers.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(0, 256))
+@click.option("--exact", is_flag=True, help="Reference arithmetic instead of this host's kernels.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def run(
+    file: Path, *, source: Path, target: Path, threads: int, exact: bool, as_json: bool
+) -> None:
+    """Run FILE on this host by its own runtime, with the model's own names and layouts.
+
+    An array of the raw dtype is pre-processed as on the device; one of the model's own dtype is
+    taken as it is.
+
+    \b
+    Example:
+      outrider artifact run digits-1-litert-cpu.outrider --input images.npz --output scores.npz
+    """
+    opened = artifact.unsigned(_read(file))
+    manifest = opened.package.manifest
+    arrays = data.load(source)
+    unknown = sorted(set(arrays) - {spec.name for spec in manifest.inputs} - {"label"})
+    if unknown:
+        names = [spec.name for spec in manifest.inputs]
+        raise DataError(f"{source}: expected arrays named {names}, found also {unknown}")
+    samples = data.samples(source, arrays, manifest.inputs)
+    runtime = registry.open_runtime(opened, Options(threads=threads, exact=exact))
+    spans = samples.spans(_MAX_BATCH)
+    parts = [runtime.run(samples.feed(lo, hi)) for lo, hi in spans]
+    runtime.close()
+    answers = {
+        name: parts[0][name]
+        if len(parts) == 1
+        else np.concatenate([np.atleast_1d(part[name]) for part in parts])
+        for name in parts[0]
+    }
+    _write(target, package.npz_bytes(answers))
+    shapes = {name: list(array.shape) for name, array in answers.items()}
+    output.emit(
+        {"output": str(target), "samples": samples.count, "outputs": shapes},
+        as_json=as_json,
+        human=lambda: output.out.print(f"{target}: {shapes}", highlight=False),
+    )
+
+
+@command.command()
+@click.argument("file", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
+def show(file: Path, *, as_json: bool) -> None:
+    """Show what FILE is: model, target, recipe, signature, figures."""
+    content = package.read(_read(file))
+    manifest = content.manifest
+    document = msgspec.to_builtins(manifest)
+    document["attested"] = bool(content.attestation)
+    output.emit(
+        document, as_json=as_json, human=lambda: _print(manifest, bool(content.attestation))
+    )
+
+
+@command.command()
+@click.argument("file", type=_FILE)
+@click.option(
+    "--key",
+    "key_file",
+    type=_FILE,
+    help="Public key (PEM) of the host that compiled it; this host's own by default.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the attested statement as JSON.")
+def verify(file: Path, *, key_file: Path | None, as_json: bool) -> None:
+    """Check that FILE is what a known host attested that it made."""
+    trusted = keys.trusted() if key_file is None else _public(key_file)
+    statement = attest.verify(_read(file), trusted)
+    definition = statement.predicate.get("buildDefinition", {})
+    parameters = definition.get("externalParameters", {})
+    output.emit(
+        {
+            "verified": True,
+            "keys": sorted(trusted),
+            "subject": msgspec.to_builtins(statement.subject),
+            "predicate": statement.predicate,
+        },
+        as_json=as_json,
+        human=lambda: output.out.print(
+            f"{file}: attested by {', '.join(trusted)}: {parameters}", highlight=False
+        ),
+    )
+
+
+def _print(manifest: Manifest, attested: bool) -> None:
+    metric = manifest.metric
+    rows: list[tuple[str, Any]] = [
+        ("model", f"{manifest.model} {manifest.version}"),
+        ("task", manifest.task),
+        ("target", f"{manifest.target} for {', '.join(manifest.hardware_classes)}"),
+        ("status", f"{manifest.status}, evidence {manifest.evidence}"),
+        ("recipe", manifest.recipe),
+        ("runtime", f"{manifest.runtime} {manifest.runtime_version}"),
+        ("payload", f"{manifest.payload.member}, {manifest.payload.size_bytes} bytes"),
+        ("metric", f"{metric.name} {metric.value:.4f}, fp32 {metric.reference:.4f}"),
+        ("latency", f"p50 {manifest.latency_ms_p50:.3f} ms, p95 {manifest.latency_ms_p95:.3f} ms"),
+        ("tolerance", f"cosine at least {manifest.tolerance.cosine_min}"),
+        ("features", ", ".join(feature.name for feature in manifest.features)),
+        ("attested", "yes" if attested else "no"),
+    ]
+    rows += [("input", f"{s.name} {s.dtype} {s.shape}") for s in manifest.inputs]
+    rows += [("output", f"{s.name} {s.dtype} {s.shape}") for s in manifest.outputs]
+    output.table(manifest.model, ["", ""], rows)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ManifestError(
+            f"{file}: expected a readable artifact, found: {error.strerror}"
+        ) from None
+
+
+def _write(target: Path, content: bytes) -> None:
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror}") from None
+
+
+def _public(file: Path) -> dict[str, PublicKey]:
+    try:
+        key = serialization.load_pem_public_key(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise AttestationError(f"{file}: expected a public key in PEM, found: {error}") from None
+    if not isinstance(key, ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey):
+        raise AttestationError(f"{file}: expected an Ed25519 or ECDSA key")
+    return {envelope.key_id(key): key}
