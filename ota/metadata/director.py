@@ -5,6 +5,7 @@ Rules:
 - An assignment is a TUF targets document of its own per device, bound to device, tenant and counter;
   it delegates the role ``messages`` to the key that signs messages to devices.
 - A device refuses a lower counter, and other targets under the same one: count on at each change.
+  The counter is the document's version too, so that a clock that was once ahead locks nobody out.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Director:
         if len(set(models)) != len(models):
             raise ReleaseError(f"expected one target per model, found {sorted(models)}; assign one")
         document = Targets(
-            version=documents.next_version(0, now),
+            version=max(1, counter),
             expires=documents.moment(now + ASSIGNMENT_DAYS * _DAY_S),
             targets={target.path: _target_file(target) for target in targets},
             delegations=self._delegations(),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ota.verify import trust
 
@@ -51,3 +53,31 @@ def test_several_models_come_sorted(house):
     house.release("digits", "1")
     accepted = house.accept(house.assign(PATH, "detector/7/litert-cpu.outrider"))
     assert [target.model for target in accepted.targets] == ["detector", "digits"]
+
+
+@given(
+    st.dictionaries(st.text(max_size=10), st.binary(max_size=30), max_size=4),
+    st.dictionaries(st.text(max_size=10), st.binary(max_size=30), max_size=4),
+    st.integers(0, 2**53),
+    st.floats(0, 2**40),
+)
+def test_a_store_survives_its_file(image, director, counter: int, floor: float):
+    store = trust.TrustStore(image=image, director=director, counter=counter, time_floor=floor)
+    assert trust.from_bytes(trust.to_bytes(store)) == store
+
+
+def test_a_cloud_whose_clock_was_once_ahead_locks_nobody_out(house):
+    house.release("digits", "1")
+    house.now += 40 * 365 * 86_400
+    ahead = house.director.assign("d1", "t1", 1, house.assigned(PATH), house.now)
+    house.now -= 40 * 365 * 86_400
+    house.accept(ahead)
+    house.counter = 1
+    assert house.accept(house.assign(PATH)).counter == 2
+
+
+def test_activation_may_be_bounded(house):
+    house.release("digits", "1")
+    targets = house.assigned(PATH, activate_before=house.now + 99.5)
+    (target,) = house.accept(house.director.assign("d1", "t1", 1, targets, house.now)).targets
+    assert target.activate_before == house.now + 99

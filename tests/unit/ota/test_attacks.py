@@ -80,11 +80,16 @@ def test_an_older_assignment_is_refused(fed):
     fed.refuses(old, RollbackRefusedError)
 
 
-def test_a_lower_counter_is_refused_even_when_freshly_signed(fed):
+def test_a_lower_counter_is_refused_even_when_freshly_signed(fed, by_name):
     fed.accept(fed.assign(PATH))
     fed.counter = 0
     fed.now += 60
-    fed.refuses(fed.assign(PATH), RollbackRefusedError, "counter of 2 or more, found 1")
+    low = fed.assign(PATH)
+    fed.refuses(low, RollbackRefusedError, "expected version 2 or later, found 1")
+    document = Metadata.from_bytes(low)
+    document.signed.version = 99
+    document.sign(by_name("director targets"))
+    fed.refuses(document.to_bytes(), RollbackRefusedError, "counter of 2 or more, found 1")
 
 
 def test_the_same_counter_cannot_mean_other_targets(fed):

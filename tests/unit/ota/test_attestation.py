@@ -137,3 +137,23 @@ def test_a_statement_of_another_version_is_refused(keys):
         verify(statements.seal(statement, envelope.signer(keys[0])), public(*keys))
     with contextlib.suppress(VerificationError):
         statements.parse(b"null")
+
+
+@given(
+    st.lists(
+        st.builds(
+            Subject,
+            name=st.text(max_size=20),
+            digest=st.dictionaries(st.text(max_size=8), st.text(max_size=64), max_size=2),
+        ),
+        max_size=3,
+    ),
+    st.text(max_size=30),
+    st.dictionaries(st.text(max_size=8), st.integers(-(2**53), 2**53) | st.text(), max_size=4),
+)
+def test_statements_survive_the_envelope(keys, subject, kind, predicate):
+    statement = Statement(subject=subject, predicate_type=kind, predicate=predicate)
+    data = statements.seal(statement, envelope.signer(keys[0]), envelope.signer(keys[1]))
+    payload, signatures = statements.open_envelope(data)
+    assert statements.parse(payload) == statement
+    assert len(signatures) == 2
