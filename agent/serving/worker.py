@@ -1,4 +1,4 @@
-"""The worker process: one loaded version of one model (``python -m agent.serving.worker FD PARENT``).
+"""The worker process: one loaded version of one model (arguments: control descriptor, parent's id).
 
 Rules:
 - It dies with the process that started it, whatever that process died of.

@@ -28,6 +28,10 @@ from ota.errors import VerificationError
 A = TypeVar("A", bound=protocol.Answer)
 _RAISED = {kind.code: kind for kind in (LoadError, RuntimeMissingError, VerificationError)}
 _STDERR = 2
+_START = (  # `-m` would look for packages in the current folder first, whatever lies there
+    "import sys; sys.path = [folder for folder in sys.path if folder]; "
+    "from agent.serving.worker import main; main()"
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class ProcessWorkers:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "agent.serving.worker",
+                "-c",
+                _START,
                 str(theirs.fileno()),
                 str(os.getpid()),
                 pass_fds=[theirs.fileno()],

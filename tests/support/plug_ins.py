@@ -33,6 +33,11 @@ def slow(runtime, _artifact):
     return Around(runtime, before=lambda _: time.sleep(0.2))
 
 
+def slower(runtime, _artifact):
+    """Each run takes 2 s more."""
+    return Around(runtime, before=lambda _: time.sleep(2))
+
+
 def refuse(_runtime, _artifact):
     """Cannot be put around anything."""
     raise ValueError("this plug-in refuses")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import numpy as np
 import pytest
@@ -176,38 +175,39 @@ def test_pipelined_requests_are_answered_in_order() -> None:
 
 def test_the_loop_answers_while_the_model_works() -> None:
     async def story() -> None:
-        async with oip.serving(artifacts.classify(), plug_in="support.plug_ins:slow") as served:
-            busy = asyncio.create_task(
-                served.ask("POST", INFER, oip.infer_json(artifacts.images(1)))
-            )
+        async with oip.serving(artifacts.classify(), plug_in="support.plug_ins:hang") as served:
+            busy = await served.connect()
+            busy.send(oip.infer(artifacts.images(1)))
             await oip.until(lambda: served.thread.pending)
-            started = time.monotonic()
             assert (await served.ask("GET", "/v2/health/live")).status == 200
-            assert time.monotonic() - started < 0.15  # the model takes 0.2 s
-            assert not busy.done()
-            assert (await busy).status == 200
+            assert served.thread.pending
+            await busy.close()
 
     asyncio.run(story())
 
 
 def test_beyond_the_queue_the_answer_is_503_at_once() -> None:
     async def story() -> None:
-        limits = Limits(queued=2)
         async with oip.serving(
-            artifacts.classify(), limits, plug_in="support.plug_ins:slow"
+            artifacts.classify(), Limits(queued=2), plug_in="support.plug_ins:hang"
         ) as served:
-            body = oip.infer_json(artifacts.images(1))
-            answers = await asyncio.gather(*(served.ask("POST", INFER, body) for _ in range(5)))
-            statuses = sorted(answer.status for answer in answers)
-            assert statuses == [200, 200, 503, 503, 503]
-            refused = next(answer for answer in answers if answer.status == 503)
-            assert refused.headers["retry-after"] == "1"
-            assert (await served.ask("POST", INFER, body)).status == 200
+            waiting = [await served.connect() for _ in range(2)]
+            for client in waiting:
+                client.send(oip.infer(artifacts.images(1)))
+            await oip.until(lambda: served.thread.pending == 2)
+            for _ in range(3):
+                refused = await served.ask("POST", INFER, oip.infer_json(artifacts.images(1)))
+                assert refused.status == 503
+                assert refused.headers["retry-after"] == "1"
+                assert "2 inferences wait already" in refused.json["error"]
+            assert served.model.statistics.take().errors == 0
+            for client in waiting:
+                await client.close()
 
     asyncio.run(story())
 
 
-QUICK = Limits(header_s=0.3, body_s=0.3, idle_s=0.3, write_s=0.3, body_bytes=4096)
+QUICK = Limits(header_s=0.4, body_s=0.4, idle_s=1.0, write_s=0.4, body_bytes=4096)
 
 
 @pytest.mark.parametrize(

@@ -214,12 +214,14 @@ def test_a_killed_worker_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("plug_in", "told"),
-    [("killed_at_load", "signal 9"), ("hang_at_load", "no answer to Load in 4 s")],
+    [("killed_at_load", "signal 9"), ("hang_at_load", "no answer to Load in 2 s")],
 )
 def test_loading_is_bounded(tmp_path: Path, plug_in: str, told: str) -> None:
+    timeouts = Timeouts(load_s=2) if plug_in == "hang_at_load" else Timeouts()
+
     async def story() -> None:
         with pytest.raises(WorkerLostError, match=told):
-            await ProcessWorkers(Timeouts(load_s=4)).start(spec_of(tmp_path, plug_in=plug_in))
+            await ProcessWorkers(timeouts).start(spec_of(tmp_path, plug_in=plug_in))
 
     asyncio.run(story())
     assert not psutil.Process().children()
@@ -334,18 +336,31 @@ def test_features_that_the_model_does_not_have_are_refused(tmp_path: Path) -> No
 def test_sigterm_ends_a_worker_after_its_answers(tmp_path: Path) -> None:
     async def story() -> None:
         with listening() as listener:
-            async with started(spec_of(tmp_path, plug_in="slow")) as worker:
+            async with started(spec_of(tmp_path, plug_in="slower")) as worker:
                 await worker.promote(listener)
                 client = await oip.Client.connect(listener.getsockname())
                 client.send(oip.infer(artifacts.images(1)))
                 busy_s = 0.0
-                while not busy_s:  # bounded by the answer, 0.2 s later
+                while not busy_s:  # the model takes 2 s
                     pong = await worker._ask(lambda i: protocol.Ping(id=i), protocol.Pong, 5.0)
                     busy_s = pong.busy_s
                 os.kill(worker.pid, signal.SIGTERM)
                 assert (await client.answer()).status == 200
                 await client.close()
                 assert await worker.wait_exit() == "exit 0"
+
+    asyncio.run(story())
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypatch) -> None:
+    for name in ("agent", "fleet", "numpy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('another package')")
+    monkeypatch.chdir(tmp_path)
+
+    async def story() -> None:
+        async with started(spec_of(tmp_path)) as worker:
+            assert (await worker.self_test()).passed
 
     asyncio.run(story())
 
