@@ -5,6 +5,7 @@ The services are the product's own; only the network between devices and the clo
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +57,12 @@ class Story:
     context: Context
     seq: dict[str, int] = field(default_factory=dict)
     variants: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def copy_to(self, folder: Path) -> Story:
+        """The same story in another folder; nobody may write while it is copied."""
+        shutil.copytree(self.context.settings.data, folder)
+        context = contexts.build(settings.load(folder))
+        return Story(context, dict(self.seq), dict(self.variants))
 
     def token(self, role: Role, name: str = "") -> str:
         with self.context.unit() as unit:
