@@ -62,11 +62,11 @@ class ServedModel:
 
     def infer(
         self, body: bytearray, header_length: bytes | None, arrived_ns: int
-    ) -> tuple[Response, Callable[[bool], None]]:
+    ) -> tuple[Response, Callable[[], None]]:
         """Answer one request.
 
         Returns:
-            The answer, and what to do once it is on its way (called with whether others wait).
+            The answer, and what to do once it is on its way.
 
         Raises:
             TensorError: the request must be mended by its sender.
@@ -83,12 +83,8 @@ class ServedModel:
         answer = messages.InferAnswer(self.name, self.version, request.id, outputs)
         response = messages.encode_infer(answer, request)
         timing = Timing(arrived_ns, started_ns, time.monotonic_ns())
-
-        def after(others_wait: bool) -> None:
-            self.statistics.answered(self._samples(feeds), timing)
-            self.statistics.watch(feeds, outputs, others_wait=others_wait)
-
-        return response, after
+        self.statistics.answered(self._samples(feeds), timing)
+        return response, lambda: self.statistics.watch(feeds, outputs)
 
     def _tensors(self, arrays: dict[str, Array]) -> dict[str, Array]:
         specs = {spec.name: spec for spec in self.manifest.inputs}

@@ -3,8 +3,8 @@
 Rules:
 - `inferences` counts samples, `latency_ms` and `errors` count requests. An error is a failure of the model or
   its runtime; a request that its sender must mend is none.
-- Features are taken from every sample; only while requests wait, and once more than a fifth of the time
-  has gone into features, some requests are left out of the features (never out of the counts).
+- Features are taken from every sample, while they take at most a fifth of the time (beyond a first quarter of a
+  second per window); then some requests are left out of the features, never out of the counts.
 - Values are gathered as they come, and binned many at once.
 """
 
@@ -29,6 +29,7 @@ from fleet.telemetry.window import LATENCY_EDGES_MS
 Array = NDArray[np.generic]
 _GATHERED = 512
 _SHARE = 0.2
+_FREE_NS = 250_000_000
 
 
 @dataclass
@@ -127,13 +128,10 @@ class Statistics:
             self.totals.failures += 1
             self.totals.failed_ns += timing.ended_ns - timing.arrived_ns
 
-    def watch(
-        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], *, others_wait: bool
-    ) -> None:
+    def watch(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Take the features and classes of an answered request."""
         started_ns = time.monotonic_ns()
-        busy = self._watching_ns > _SHARE * (started_ns - self._since_ns)
-        if not (others_wait and busy):
+        if self._watching_ns <= _FREE_NS + _SHARE * (started_ns - self._since_ns):
             found = features.of(inputs, outputs, names=self._features)
             with self._lock:
                 for name, values in found.items():

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Job:
     call: Callable[[], Any]
-    after: Callable[[], None] | None
+    after: Callable[[Any], None] | None
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any]
 
@@ -47,18 +47,13 @@ class InferenceThread:
         return self._pending
 
     @property
-    def others_wait(self) -> bool:
-        """Whether jobs wait behind the running one."""
-        return not self._jobs.empty()
-
-    @property
     def busy_s(self) -> float:
         """For how long the running job has been running; 0 when none is."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
-    async def run(self, call: Callable[[], T], *, after: Callable[[], None] | None = None) -> T:
-        """Run `call` on the thread and return what it returns; then, still there, run `after`."""
+    async def run(self, call: Callable[[], T], *, after: Callable[[T], None] | None = None) -> T:
+        """Run `call` on the thread and return what it returns; then, still there, give that to `after`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._pending += 1
@@ -89,13 +84,13 @@ class InferenceThread:
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
                 job.loop.call_soon_threadsafe(_settle, job.done, result, error)
             if job.after is not None and error is None:
-                _finish(job.after)
+                _finish(job.after, result)
             self._busy_since = None
 
 
-def _finish(after: Callable[[], None]) -> None:
+def _finish(after: Callable[[Any], None], result: Any) -> None:
     try:
-        after()
+        after(result)
     except Exception:  # noqa: BLE001 - statistics must not end the thread; told in the log
         _log.exception("what an answered request left to do has failed")
 

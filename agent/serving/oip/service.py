@@ -8,7 +8,6 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -84,14 +83,11 @@ class Service:
             )
         arrived_ns = time.monotonic_ns()
         header_length = request.headers.get(HEADER_LENGTH)
-        afterwards: list[Callable[[bool], None]] = []
-
-        def job() -> Response:
-            response, after = self._model.infer(request.body, header_length, arrived_ns)
-            afterwards.append(after)
-            return response
-
-        return await self._thread.run(job, after=lambda: afterwards[0](self._thread.others_wait))
+        response, _ = await self._thread.run(
+            lambda: self._model.infer(request.body, header_length, arrived_ns),
+            after=lambda answered: answered[1](),
+        )
+        return response
 
 
 def document(content: object) -> Response:

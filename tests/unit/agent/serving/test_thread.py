@@ -21,14 +21,14 @@ def test_jobs_run_in_order_on_one_thread_and_the_rest_after_the_answer() -> None
             *(
                 thread.run(
                     lambda i=i: (done.append(i), threading.current_thread().name)[1],
-                    after=lambda i=i: done.append(f"after {i}"),
+                    after=lambda name, i=i: done.append(f"after {i} on {name}"),
                 )
                 for i in range(3)
             )
         )
         await thread.run(lambda: None)
         assert set(names) == {"inference"}
-        assert done == [0, "after 0", 1, "after 1", 2, "after 2"]
+        assert done == [step for i in range(3) for step in (i, f"after {i} on inference")]
         assert thread.pending == 0
         thread.close()
 
@@ -39,8 +39,8 @@ def test_failures_reach_the_caller_and_the_thread_goes_on(caplog) -> None:
     async def story() -> None:
         thread = InferenceThread()
         with pytest.raises(KeyError):
-            await thread.run(lambda: {}["x"], after=lambda: pytest.fail("must not run"))
-        await thread.run(lambda: None, after=lambda: {}["y"])
+            await thread.run(lambda: {}["x"], after=lambda _: pytest.fail("must not run"))
+        await thread.run(lambda: None, after=lambda _: {}["y"])
         assert await thread.run(lambda: 7) == 7
         assert "left to do has failed" in caplog.text
         thread.close()
@@ -57,7 +57,6 @@ def test_a_caller_that_leaves_is_counted_until_its_job_ends() -> None:
         assert thread.busy_s > 0
         waiting = asyncio.create_task(thread.run(lambda: 1))
         await asyncio.sleep(0)
-        assert thread.others_wait
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
