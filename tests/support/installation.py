@@ -160,6 +160,13 @@ class House:
             )
             unit.session.add(row)
 
+    def identity_from(self, name: str, key: ec.EllipticCurvePrivateKey, pem: bytes) -> Identity:
+        """An identity out of what enrolment gave."""
+        return self._store(name, key, pem)
+
+    def message_key_id(self) -> str:
+        return envelope.key_id(self.message_key())
+
     def _store(self, name: str, key: ec.EllipticCurvePrivateKey, pem: bytes) -> Identity:
         certificate, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         certificate.write_bytes(pem)
