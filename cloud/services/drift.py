@@ -42,9 +42,9 @@ def update(unit: Unit, *, device: str, model: str, sha256: str) -> DriftState | 
     verdict = detect.judge(features, merged.features)
     before = telemetry.drift(device, model)
     state = _state(device, merged, verdict, before=before, now=unit.now)
-    telemetry.set_drift(state)
     if before is None or (before.changed, before.harmful) != (state.changed, state.harmful):
         unit.publish("drift", device=device, model=model, changed=state.changed)
+    telemetry.set_drift(state)
     return state
 
 

@@ -84,7 +84,8 @@ def reported(context: Context, message: Reported) -> Acked:
         DeniedError: it was revoked.
     """
     with context.unit() as unit:
-        concerned = rollouts.lock(unit, message.device)
+        release = id_of(message.model, message.release)
+        concerned = rollouts.lock(unit, message.device, release=release)
         device = _admitted(unit, message.device)
         device.assignment_counter = max(device.assignment_counter, message.assignment_counter)
         if _first_time(unit, device, message.boot_epoch, message.seq, "reported"):

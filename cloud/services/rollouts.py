@@ -102,9 +102,15 @@ def order(context: Context, rollout_id: str, name: str, *, by: str) -> None:
         )
 
 
-def lock(unit: Unit, device: str) -> Sequence[Rollout]:
-    """The open rollouts that a device is in; call it before the device itself is locked."""
-    return Rollouts(unit.session).of_device_for_update(device, OPEN)
+def lock(unit: Unit, device: str, *, release: str = "") -> Sequence[Rollout]:
+    """The rollouts that a message of a device may move; call it before the device itself is locked.
+
+    Args:
+        unit: the transaction.
+        device: who sent it.
+        release: what it is about: a device that was silent for long still counts when it speaks up.
+    """
+    return Rollouts(unit.session).of_device_for_update(device, OPEN, succeeded=release)
 
 
 def on_presence(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func
+from sqlalchemy import and_, func, or_
 from sqlmodel import Session, col, select
 
 from fleet.registry.errors import NotFoundError
@@ -65,12 +65,22 @@ class Rollouts:
         """One member."""
         return self._session.get(RolloutDevice, (rollout, device))
 
-    def of_device_for_update(self, device: str, states: Sequence[str]) -> Sequence[Rollout]:
-        """Rollouts in one of `states` that have `device` as a member; locked, in a fixed order."""
+    def of_device_for_update(
+        self, device: str, states: Sequence[str], *, succeeded: str = ""
+    ) -> Sequence[Rollout]:
+        """Rollouts that have `device` as a member; locked, in a fixed order.
+
+        Args:
+            device: the member.
+            states: those in one of these states.
+            succeeded: and those of this release that have succeeded.
+        """
+        late = and_(col(Rollout.state) == "succeeded", col(Rollout.release) == succeeded)
+        wanted = or_(col(Rollout.state).in_(list(states)), late)
         query = (
             select(Rollout)
             .join(RolloutDevice, col(RolloutDevice.rollout) == col(Rollout.id))
-            .where(RolloutDevice.device == device, col(Rollout.state).in_(list(states)))
+            .where(RolloutDevice.device == device, wanted)
             .order_by(col(Rollout.id))
             .with_for_update(of=Rollout)
         )
