@@ -85,7 +85,7 @@ class Acquisition:
         if self._mover.state is State.WAITING:
             self._wait(candidate, target)
         elif self.fetch is None:
-            self._prepare(candidate)
+            self._take_up(candidate)
         elif self.fetch.complete:
             self._backoff.reset()
             self._stage(candidate, self._spare(), fetched=True)
@@ -100,9 +100,13 @@ class Acquisition:
             self._mover.move(Trigger.UNSUITABLE, error_code=IncompatibleError.code, detail=problem)
         elif self.refuse_late(candidate):
             return
-        elif slot := self._spare_with(candidate.sha256):
+        elif self._ctx.connected or self._spare_with(candidate.sha256):
+            self._take_up(candidate)
+
+    def _take_up(self, candidate: SlotContent) -> None:
+        if slot := self._spare_with(candidate.sha256):
             self._stage(candidate, slot, fetched=False)
-        elif self._ctx.connected and self._ctx.now >= self._retry_at:
+        elif self._ctx.now >= self._retry_at:
             self._prepare(candidate)
 
     def _unsuitable(self, target: Target) -> str:

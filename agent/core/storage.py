@@ -24,6 +24,7 @@ _HARMLESS = (
     cmd.Publish,
     cmd.Discard,
     cmd.Drain,
+    cmd.TakeFigures,
     cmd.StopWorker,
     cmd.Sense,
     cmd.Log,

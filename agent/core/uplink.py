@@ -46,6 +46,7 @@ class Uplink:
         self._sent: dict[tuple[str, int], _Sent] = {}
         self._cursor = 0
         self._more = False
+        self._grown = False
         self._loading_until = 0.0
         self.waiting = 0
 
@@ -60,7 +61,7 @@ class Uplink:
     def appended(self, rows: int) -> None:
         """Rows were added to the buffer."""
         self.waiting += rows
-        self._more = True
+        self._more = self._grown = True
         self.pump()
 
     def acked(self, keys: Iterable[tuple[str, int]]) -> None:
@@ -77,9 +78,9 @@ class Uplink:
         """When `pump` has something to do again."""
         if not self._ctx.connected:
             return None
-        dues = [sent.due for sent in self._sent.values()]
-        dues += [self._loading_until] if self._loading_until else []
-        return min(dues) if dues else None
+        if self._loading_until:
+            return self._loading_until
+        return min((sent.due for sent in self._sent.values()), default=None)
 
     def pump(self) -> None:
         """Ask for rows when some may be sent."""
@@ -92,6 +93,7 @@ class Uplink:
             self._more = True
         if self._more and self._room() > 0:
             self._loading_until = now + LOAD_TIMEOUT_S
+            self._grown = False
             self._ctx.do(LoadRows(after=self._cursor, limit=IN_FLIGHT))
 
     def loaded(self, event: RowsLoaded) -> None:
@@ -100,8 +102,9 @@ class Uplink:
             return
         self._loading_until = 0.0
         self.waiting = event.waiting
-        self._more = len(event.rows) >= IN_FLIGHT
-        self._forget_missing(event.rows)
+        full = len(event.rows) >= IN_FLIGHT
+        self._more = full or self._grown
+        self._forget_missing(event.rows, full=full)
         if not self._ctx.connected:
             return
         room = self._room()
@@ -120,9 +123,9 @@ class Uplink:
         now = self._ctx.now
         return IN_FLIGHT - sum(1 for sent in self._sent.values() if sent.due > now)
 
-    def _forget_missing(self, rows: list[Row]) -> None:
+    def _forget_missing(self, rows: list[Row], *, full: bool) -> None:
         """Rows in the stretch that was read which the buffer has no more are not waited for."""
-        last = rows[-1].position if self._more else None
+        last = rows[-1].position if full else None
         there = {(row.boot_epoch, row.seq) for row in rows}
         self._sent = {
             key: sent

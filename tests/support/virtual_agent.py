@@ -1,0 +1,544 @@
+"""One device's real core in virtual time: memory for a disk, and a cloud that signs with real keys.
+
+The bytes after the first letter of an artifact say how its worker behaves: ``good``, ``wrong`` (fails its
+golden vectors), ``broken`` (does not load), ``crash`` (dies when it answers), ``faulty`` (every answer is an
+error), ``silent`` (nobody asks it anything), ``stuck`` (never loads and never says so).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
+
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.context import Settings
+from agent.core.core import Core
+from agent.core.records import DeviceRecord, ModelRecord
+from agent.core.states import TERMINAL
+from agent.serving.port import Figures, SelfTest
+from fleet.telemetry import histogram
+from fleet.telemetry.window import LATENCY_EDGES_MS, Window
+from fleet.wire import codec, envelope
+from fleet.wire.messages import (
+    Ack,
+    Birth,
+    BlocksWanted,
+    Command,
+    Desired,
+    Event,
+    Reported,
+    RuntimeInfo,
+    TelemetryBatch,
+)
+from ota.metadata.director import Assigned, Director, DirectorSigners
+from ota.metadata.image import ImageRepository, ImageSigners
+from ota.metadata.release import ReleaseFile
+from ota.transfer.blocks import block_list
+from ota.transfer.serve import blocks_for
+from ota.verify import trust
+from ota.verify.trust import TrustStore
+
+NOW = 1_800_000_000.0
+BLOCK = 16 << 10
+DEVICE, TENANT = "d1", "t1"
+KEY = ec.derive_private_key(7, ec.SECP256R1())
+
+
+def _signer(name: str) -> CryptoSigner:
+    seed = hashlib.sha256(name.encode()).digest()
+    return CryptoSigner(Ed25519PrivateKey.from_private_bytes(seed))
+
+
+def _key(name: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def content(release: str, behaviour: str, *, size: int = 3 * BLOCK + 17) -> bytes:
+    """An artifact's bytes."""
+    head = f"{behaviour} {release} ".encode()
+    return head + hashlib.sha256(head).digest() * (size // 32)
+
+
+class PowerCutError(Exception):
+    """The device lost its power."""
+
+
+class Cloud:
+    """Both repositories, blobs, and what devices have told."""
+
+    def __init__(self, *, message_key: str = "messages") -> None:
+        self.now = NOW
+        self.image = ImageRepository.create(
+            ImageSigners(
+                targets=_signer("image targets"),
+                snapshot=_signer("image snapshot"),
+                timestamp=_signer("image timestamp"),
+                root=[_signer("image root")],
+            ),
+            NOW,
+        )
+        self.use_message_key(message_key)
+        self.root = self.director.files["1.root.json"]
+        self.blobs: dict[str, bytes] = {}
+        self.counter = 1
+        self.assignment = self.director.assign(DEVICE, TENANT, self.counter, [], NOW)
+        self.reports: list[Reported] = []
+        self.events: list[Event] = []
+        self.windows: dict[tuple[str, int], Window] = {}
+        self.births: list[Birth] = []
+        self.acks = True
+        self.seen: set[tuple[str, int]] = set()
+
+    def use_message_key(self, name: str) -> None:
+        """Sign messages with another key, which the director delegates from now on."""
+        signers = DirectorSigners(
+            targets=_signer("director targets"),
+            messages=[_signer(name).public_key],
+            root=[_signer("director root")],
+        )
+        old = getattr(self, "director", None)
+        self.director = Director(old.files, signers) if old else Director.create(signers, NOW)
+        self._by = envelope.signer(_key(name))
+
+    def initial(self) -> TrustStore:
+        """What the device was enrolled with."""
+        return trust.initial(self.image.files["1.root.json"], self.root, now=NOW)
+
+    def release(self, model: str, release: str, behaviour: str = "good", **changes: Any) -> str:
+        """Sign a release; returns its path."""
+        data = content(release, behaviour)
+        listed = block_list(data, BLOCK)
+        file = ReleaseFile(
+            target="cpu",
+            sha256=self.put(data),
+            length_bytes=len(data),
+            blocks_sha256=self.put(listed),
+            blocks_length_bytes=len(listed),
+            block_size_bytes=BLOCK,
+            runtime=changes.pop("runtime", "litert"),
+            hardware_classes=changes.pop("hardware_classes", ["cpu-x86-64"]),
+        )
+        by = _signer(f"release {model}")
+        if model not in self.image.models:
+            self.image.add_model(model, by, self.now)
+        path = f"{model}/{release}/cpu.outrider"
+        if self.image.target(path) is None:
+            self.image.add_release(model, release, [file], by, self.now, **changes)
+        return path
+
+    def put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.blobs[digest] = data
+        return digest
+
+    def assign(self, *paths: str, activate_before: int = 0) -> None:
+        """Sign the device's next assignment."""
+        self.counter += 1
+        assigned = []
+        for path in paths:
+            target = self.image.target(path)
+            assert target is not None
+            assigned.append(
+                Assigned(
+                    path=path,
+                    sha256=target.hashes["sha256"],
+                    length_bytes=target.length,
+                    activate_before=activate_before,
+                )
+            )
+        self.assignment = self.director.assign(DEVICE, TENANT, self.counter, assigned, self.now)
+
+    def desired(self, nonce: str = "", **changes: Any) -> bytes:
+        """The device's desired state, sealed."""
+        self.image.refresh(self.now)
+        message = Desired(
+            device=DEVICE,
+            now=self.now,
+            nonce=nonce,
+            image=self.image.for_device(self.image.models),
+            director=self.director.for_device(self.assignment),
+        )
+        return self.seal("desired", codec.to_json(message), **changes)
+
+    def seal(self, kind: str, payload: bytes, **changes: Any) -> bytes:
+        fields = {"device": DEVICE, "counter": self.counter, "expires": self.now + 300} | changes
+        device = fields.pop("device")
+        return envelope.to_bytes(envelope.seal(kind, device, payload, self._by, **fields))
+
+    def command(self, op: Any, counter: int) -> bytes:
+        return self.seal("cmd", codec.to_json(Command(id="c", op=op)), counter=counter)
+
+    def hear(self, kind: str, sealed: bytes) -> Iterator[tuple[str, bytes]]:
+        """Take a message; the answers."""
+        found = envelope.from_bytes(sealed)
+        keys = {envelope.key_id(KEY.public_key()): KEY.public_key()}
+        payload = envelope.unseal(found, keys, kind=kind, device=DEVICE, now=self.now)
+        if kind == "birth":
+            birth = codec.from_json(Birth, payload)
+            self.births.append(birth)
+            yield "desired", self.desired(birth.nonce)
+        elif kind == "req":
+            wanted = codec.from_json(BlocksWanted, payload)
+            blob = self.blobs[wanted.digest]
+            for block in blocks_for(wanted, lambda start, length: blob[start : start + length]):
+                yield "blob", codec.to_msgpack(block)
+        else:
+            yield from self._rows(kind, payload)
+
+    def _rows(self, kind: str, payload: bytes) -> Iterator[tuple[str, bytes]]:
+        rows: list[Any]
+        if kind == "telemetry":
+            rows = codec.from_msgpack(TelemetryBatch, payload).windows
+        else:
+            rows = [codec.from_json(Reported if kind == "reported" else Event, payload)]
+        for row in rows:
+            key = (row.boot_epoch, row.seq)
+            if key in self.seen:
+                continue
+            self.seen.add(key)
+            if kind == "telemetry":
+                self.windows[key] = row
+            else:
+                (self.reports if kind == "reported" else self.events).append(row)
+        if self.acks:
+            acked: dict[str, list[int]] = {}
+            for row in rows:
+                acked.setdefault(row.boot_epoch, []).append(row.seq)
+            yield "ack", self.seal("ack", codec.to_json(Ack(device=DEVICE, acked=acked)))
+
+
+class Disk(msgspec.Struct):
+    """What survives a power cut."""
+
+    trust: TrustStore
+    device: DeviceRecord = DeviceRecord()
+    models: dict[str, ModelRecord] = {}
+    slots: dict[str, dict[str, bytes]] = {}
+    parts: dict[str, bytearray] = {}
+    bitmaps: dict[str, tuple[bytes, bytes]] = {}
+    rows: list[ev.Row] = []
+    positions: int = 0
+
+
+class Device:
+    """The core, its disk, its workers and its network.
+
+    Attributes:
+        disk_fails: code with which every persisting command is refused; empty for none.
+        power: commands until the power is cut; None for never.
+        traffic: whether applications ask the models.
+        lose: of each n-th message down, one is lost; 0 for none.
+    """
+
+    def __init__(self, cloud: Cloud, **settings: Any) -> None:
+        self.cloud = cloud
+        self.disk = Disk(trust=cloud.initial())
+        fields = {
+            "tenant": TENANT, "device": DEVICE, "hardware_class": "cpu-x86-64", "agent_version": "1",
+            "good_answers": 3, "probation_s": 30.0, "window_s": 20.0,
+        }  # fmt: skip
+        self.settings = Settings(**(fields | settings))
+        self.now = 1000.0
+        self.traffic = True
+        self.online = False
+        self.disk_fails = ""
+        self.power: int | None = None
+        self.lose = 0
+        self.boots = 0
+        self.carried = 0
+        self.log: list[cmd.Command] = []
+        self._down = itertools.count(1)
+        self._order = itertools.count()
+        self._heap: list[tuple[float, int, int, ev.Event]] = []
+        self.workers: dict[int, dict[str, Any]] = {}
+        self.boot()
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start the daemon on what the disk holds; workers of before are gone."""
+        self.boots += 1
+        self.workers.clear()
+        ids = (f"{self.boots}-{n}" for n in itertools.count())
+        self.core = Core(
+            self.settings,
+            envelope.signer(KEY),
+            boot_epoch=f"e{self.boots}",
+            ids=lambda: next(ids),
+        )
+        self.online = False
+        self._heap.clear()
+        slots = {
+            model: {slot: hashlib.sha256(data).hexdigest() for slot, data in held.items()}
+            for model, held in self.disk.slots.items()
+        }
+        self._handle(
+            ev.Booted(
+                wall=0.0,
+                trust=self.disk.trust,
+                enrolled=self.cloud.initial(),
+                device=self.disk.device,
+                models=list(self.disk.models.values()),
+                slots=slots,
+                runtimes=[RuntimeInfo(name="litert"), RuntimeInfo(name="onnxruntime")],
+            )
+        )
+
+    def connect(self) -> None:
+        if not self.online:
+            self.online = True
+            self._handle(ev.Connected())
+
+    def disconnect(self) -> None:
+        if self.online:
+            self.online = False
+            self._handle(ev.Disconnected())
+
+    def push(self, kind: str, payload: bytes) -> None:
+        """A message from the cloud."""
+        self._handle(ev.Received(kind=kind, payload=payload))
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        end = self.now + seconds
+        for _ in range(20_000):
+            deadline = self.core.deadline()
+            at = self._heap[0][0] if self._heap else end + 1
+            first = min(at, deadline if deadline is not None else end + 1)
+            if first > end:
+                self._pass_to(end)
+                return
+            self._pass_to(max(first, self.now))
+            if self._heap and self._heap[0][0] <= self.now:
+                _, _, boot, event = heapq.heappop(self._heap)
+                if boot == self.boots:
+                    self._handle(event)
+            else:
+                self._handle(ev.Tick())
+        raise AssertionError(f"the core spins at {self.now}: {self.core.deadline()}")
+
+    def survive(self, seconds: float) -> None:
+        """Let virtual time pass; start again after a power cut."""
+        end = self.now + seconds
+        while self.now < end:
+            try:
+                self.run(end - self.now)
+            except PowerCutError:
+                self.power = None
+                self.boot()
+                self.connect()
+
+    def _pass_to(self, now: float) -> None:
+        self.cloud.now += now - self.now
+        self.now = now
+
+    def model(self, name: str = "digits") -> ModelRecord:
+        return self.core.machines[name].record
+
+    def answering(self, name: str = "digits") -> str:
+        """The release that answers; empty for none."""
+        found = self.core.machines[name].service.answering if name in self.core.machines else None
+        return found.content.release if found else ""
+
+    def crash(self, worker: int) -> None:
+        """A worker's process dies."""
+        if self.workers.pop(worker, None) is not None:
+            self._handle(ev.WorkerExited(worker=worker, reason="signal 11"))
+
+    # --- the shell -------------------------------------------------------------------------------
+
+    def _post(self, event: ev.Event, after: float = 0.01) -> None:
+        heapq.heappush(self._heap, (self.now + after, next(self._order), self.boots, event))
+
+    def _handle(self, event: ev.Event) -> None:
+        commands = self.core.handle(event, self.now)
+        for i, command in enumerate(commands):
+            self.log.append(command)
+            self.carried += 1
+            if self.power is not None:
+                self.power -= 1
+                if self.power < 0:
+                    raise PowerCutError
+            if self.disk_fails and isinstance(command, cmd.PERSISTING):
+                failed = ev.StoreFailed(
+                    code=self.disk_fails, detail="virtual", dropped=commands[i:]
+                )
+                self._handle(failed)
+                break
+            getattr(self, f"_on_{type(command).__name__.lower()}")(command)
+        self.check()
+
+    def check(self) -> None:
+        """What must hold after each step."""
+        for record in self.disk.models.values():
+            if record.active is not None:
+                held = self.disk.slots.get(record.model, {}).get(record.active.slot, b"")
+                assert hashlib.sha256(held).hexdigest() == record.active.sha256, record
+        ended: dict[tuple[str, int], str] = {}
+        for report in self.cloud.reports:
+            key = (report.model, report.assignment_counter)
+            if report.terminal:
+                assert ended.setdefault(key, report.state) == report.state, report
+                assert report.state in {state.value for state in TERMINAL}
+
+    # --- what persists ---------------------------------------------------------------------------
+
+    def _on_savemodel(self, c: cmd.SaveModel) -> None:
+        self.disk.models[c.record.model] = c.record
+
+    def _on_savetrust(self, c: cmd.SaveTrust) -> None:
+        self.disk.trust = c.store
+
+    def _on_savedevice(self, c: cmd.SaveDevice) -> None:
+        self.disk.device = c.record
+
+    def _on_writeblock(self, c: cmd.WriteBlock) -> None:
+        self.disk.parts[c.sha256][c.offset : c.offset + len(c.data)] = c.data
+
+    def _on_savebitmap(self, c: cmd.SaveBitmap) -> None:
+        self.disk.bitmaps[c.sha256] = (c.block_list, c.bitmap)
+
+    def _on_append(self, c: cmd.Append) -> None:
+        self.disk.positions += 1
+        self.disk.rows.append(
+            ev.Row(
+                position=self.disk.positions,
+                boot_epoch=c.boot_epoch,
+                seq=c.seq,
+                kind=c.kind,
+                payload=c.payload,
+            )
+        )
+
+    def _on_forget(self, c: cmd.Forget) -> None:
+        keys = set(c.keys)
+        self.disk.rows = [r for r in self.disk.rows if (r.boot_epoch, r.seq) not in keys]
+
+    def _on_loadrows(self, c: cmd.LoadRows) -> None:
+        rows = [row for row in self.disk.rows if row.position > c.after][: c.limit]
+        self._post(ev.RowsLoaded(after=c.after, rows=rows, waiting=len(self.disk.rows)))
+
+    def _on_discard(self, c: cmd.Discard) -> None:
+        for digest in set(self.disk.parts) - set(c.keep):
+            self.disk.parts.pop(digest)
+            self.disk.bitmaps.pop(digest, None)
+
+    # --- the network -----------------------------------------------------------------------------
+
+    def _on_publish(self, c: cmd.Publish) -> None:
+        if not self.online:
+            return
+        for kind, payload in self.cloud.hear(c.kind, c.payload):
+            if not self.lose or next(self._down) % self.lose:
+                self._post(ev.Received(kind=kind, payload=payload), 0.05)
+
+    # --- blobs -----------------------------------------------------------------------------------
+
+    def _on_prepare(self, c: cmd.Prepare) -> None:
+        part = self.disk.parts.setdefault(c.sha256, bytearray(c.length_bytes))
+        kept = self.disk.bitmaps.get(c.sha256, (b"", b"")) if part else (b"", b"")
+        self._post(ev.Prepared(model=c.model, sha256=c.sha256, block_list=kept[0], bitmap=kept[1]))
+
+    def _on_stage(self, c: cmd.Stage) -> None:
+        slots = self.disk.slots.setdefault(c.model, {})
+        data = bytes(self.disk.parts.get(c.sha256, b"")) if c.fetched else slots.get(c.slot, b"")
+        if hashlib.sha256(data).hexdigest() != c.sha256:
+            self.disk.parts.pop(c.sha256, None)
+            self.disk.bitmaps.pop(c.sha256, None)
+            self._post(
+                ev.StageFailed(model=c.model, sha256=c.sha256, code="ota.digest", detail="bytes")
+            )
+            return
+        if c.fetched:
+            slots[c.slot] = data
+            self.disk.parts.pop(c.sha256, None)
+            self.disk.bitmaps.pop(c.sha256, None)
+        self._post(
+            ev.Staged(
+                model=c.model,
+                sha256=c.sha256,
+                manifest_model=c.model,
+                manifest_runtime="litert",
+            )
+        )
+
+    # --- workers ---------------------------------------------------------------------------------
+
+    def _on_startworker(self, c: cmd.StartWorker) -> None:
+        data = self.disk.slots.get(c.model, {}).get(c.slot, b"")
+        if hashlib.sha256(data).hexdigest() != c.sha256:
+            self._post(
+                ev.WorkerFailed(worker=c.worker, code="ota.verification", detail="other bytes")
+            )
+            return
+        assert c.sha256 in self.cloud.blobs, "bytes that nobody signed were about to run"
+        behaviour = data.split(b" ", 1)[0].decode()
+        self.workers[c.worker] = {"behaviour": behaviour, "serving": False, "since": self.now}
+        if behaviour == "broken":
+            self._post(ev.WorkerFailed(worker=c.worker, code="runtime.load", detail="broken"), 1.0)
+        elif behaviour != "stuck":
+            self._post(ev.WorkerReady(worker=c.worker), 1.0)
+
+    def _on_testworker(self, c: cmd.TestWorker) -> None:
+        if c.worker not in self.workers:
+            return
+        passed = self.workers[c.worker]["behaviour"] != "wrong"
+        result = SelfTest(
+            passed=passed,
+            cosine_min=1.0 if passed else 0.1,
+            max_abs=0.0,
+            latency_ms_p50=1.0,
+            peak_memory_mib=10.0,
+        )
+        self._post(ev.SelfTested(worker=c.worker, result=result), 0.5)
+
+    def _on_promote(self, c: cmd.Promote) -> None:
+        if c.worker in self.workers:
+            self.workers[c.worker] |= {"serving": True, "since": self.now}
+            self._post(ev.Promoted(worker=c.worker, url="http://127.0.0.1:1"))
+
+    def _on_drain(self, c: cmd.Drain) -> None:
+        if c.worker in self.workers:
+            self.workers[c.worker]["serving"] = False
+
+    def _on_takefigures(self, c: cmd.TakeFigures) -> None:
+        worker = self.workers.get(c.worker)
+        if worker is None:
+            self._post(ev.WorkerExited(worker=c.worker, reason="it was gone already"))
+            return
+        asked = int(self.now - worker["since"]) if self.traffic else 0
+        worker["since"] += asked
+        if worker["behaviour"] == "silent":
+            asked = 0
+        if worker["behaviour"] == "crash" and asked:
+            self.workers.pop(c.worker)
+            self._post(ev.WorkerExited(worker=c.worker, reason="signal 11"))
+            return
+        faulty = worker["behaviour"] == "faulty"
+        figures = Figures(
+            inferences=0 if faulty else asked,
+            errors=asked if faulty else 0,
+            features={},
+            latency_ms=histogram.empty(LATENCY_EDGES_MS),
+            classes={},
+        )
+        self._post(ev.FiguresTaken(worker=c.worker, figures=figures))
+
+    def _on_stopworker(self, c: cmd.StopWorker) -> None:
+        self.workers.pop(c.worker, None)
+        self._post(ev.WorkerExited(worker=c.worker, reason="exit 0"), 0.02)
+
+    def _on_sense(self, _: cmd.Sense) -> None:
+        self._post(ev.Sensed(figures={"temperature_c": 40.0}))
+
+    def _on_log(self, _: cmd.Log) -> None:
+        pass
