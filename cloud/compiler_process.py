@@ -1,8 +1,8 @@
 """One run of the compiler in a process of its own.
 
 Its command line is ``python -m compiler.service --folder DIR --out OUT --version V --target T ...``. On
-standard output it writes one JSON object a line: ``{"progress": 0..1, "message": "..."}``, and before it
-ends badly ``{"error": {"code": "...", "message": "..."}}``; what else it prints is its log.
+standard output it writes one JSON object a line: ``{"event": "progress", "fraction": 0..1, "message"}``,
+and before it ends badly ``{"event": "failed", "error": {"message"}}``; what else it prints is its log.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Request:
 
 
 class Progress(NamedTuple):
-    """How far the compiler is."""
+    """How far the compiler is: a share of one, and what it does."""
 
-    progress: float
+    fraction: float
     message: str
 
 
@@ -117,10 +117,10 @@ class CompilerProcess:
         error = document.get("error")
         if isinstance(error, dict):
             self._error = str(error.get("message", ""))
-        progress = document.get("progress")
-        if not isinstance(progress, int | float):
+        fraction = document.get("fraction")
+        if not isinstance(fraction, int | float):
             return None
-        return Progress(float(progress), str(document.get("message", "")))
+        return Progress(float(fraction), str(document.get("message", "")))
 
     def _last_words(self, status: int) -> str:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -94,7 +94,7 @@ class CompileRunner:
 
     async def _advance(self, job: Job, said: Progress) -> None:
         await asyncio.to_thread(
-            jobs.advance, self._context, job.id, progress=said.progress, message=said.message
+            jobs.advance, self._context, job.id, progress=said.fraction, message=said.message
         )
 
     def _enter(self, job: Job, out: Path) -> None:
