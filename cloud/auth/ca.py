@@ -85,9 +85,9 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def create(*, now: float) -> Authority:
-    """A new self-signed authority."""
-    key = new_key()
+def create(*, now: float, key: ec.EllipticCurvePrivateKey | None = None) -> Authority:
+    """A new self-signed authority, over a new key or one that there is already."""
+    key = key or new_key()
     name = _name(Subject("Outrider fleet CA", "ca"))
     builder = (
         _builder(name, name, key.public_key(), now=now, days=CA_DAYS)
@@ -104,10 +104,19 @@ def load(key_pem: bytes, certificate_pem: bytes) -> Authority:
     Raises:
         ValueError: they are no EC key and certificate.
     """
-    key = serialization.load_pem_private_key(key_pem, password=None)
+    return Authority(load_key(key_pem), x509.load_pem_x509_certificate(certificate_pem))
+
+
+def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """An EC private key kept in a PEM file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError(f"expected an EC key for the authority, found {type(key).__name__}")  # noqa: TRY004  the file's content is wrong, not the caller's type
-    return Authority(key, x509.load_pem_x509_certificate(certificate_pem))
+        raise ValueError(f"expected an EC key, found {type(key).__name__}")  # noqa: TRY004  the file's content is wrong, not the caller's type
+    return key
 
 
 def issue_server(authority: Authority, hosts: Sequence[str], *, now: float) -> Issued:

@@ -73,10 +73,11 @@ class Pki:
         Raises:
             DataDirError: the CA's files are damaged.
         """
-        if not self.authority.certificate.exists():
-            made = ca.create(now=now)
-            secret_files.write(self.authority.key, made.key_pem())
-            secret_files.write(self.authority.certificate, made.pem())
+        pair = self.authority
+        if not pair.key.exists() and not pair.certificate.exists():
+            secret_files.write(pair.key, ca.private_pem(ca.new_key()))
+        if not pair.certificate.exists():
+            self._certify(pair, now)
         authority = self.load_authority()
         if self._due(self.server, hosts, now):
             issued = ca.issue_server(authority, hosts, now=now)
@@ -85,6 +86,16 @@ class Pki:
             days = ca.SERVER_DAYS
             _store(self.gateway, ca.issue_client(authority, GATEWAY, now=now, days=days))
         return authority
+
+    def _certify(self, pair: Pair, now: float) -> None:
+        """Make the CA's certificate over its key; what that key signed before stays valid."""
+        try:
+            made = ca.create(now=now, key=ca.load_key(pair.key.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise DataDirError(
+                f"{pair.key}: expected the CA's key, found {error!r}; restore it from a backup"
+            ) from None
+        secret_files.write(pair.certificate, made.pem())
 
     def _pair(self, name: str) -> Pair:
         return Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key")
