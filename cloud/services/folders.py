@@ -27,8 +27,8 @@ _CHUNK = 1 << 20
 _RATIO_FREE_BYTES = 64 << 20
 
 
-def extract(archive_path: Path, into: Path) -> str:
-    """Write the archive's files below `into`, which must be empty; returns the folder's digest.
+def extract(archive_path: Path, into: Path) -> dict[str, str]:
+    """Write the archive's files below `into`, which must be empty; returns the SHA-256 of each by its path.
 
     Raises:
         InputError: not a ZIP archive, or one that breaks a rule; `into` may then hold some files.
@@ -38,7 +38,7 @@ def extract(archive_path: Path, into: Path) -> str:
             members = _checked(archive)
             packed = archive_path.stat().st_size
             left = min(MAX_FOLDER_BYTES, packed * MAX_RATIO + _RATIO_FREE_BYTES)
-            digests = {}
+            digests: dict[str, str] = {}
             for name, info in sorted(members.items()):
                 digest, size = _write(archive, info, into / name, limit=left)
                 digests[name] = digest
@@ -47,12 +47,22 @@ def extract(archive_path: Path, into: Path) -> str:
         raise InputError(f"expected a ZIP archive of a model folder, found {error}") from None
     except UnicodeError:
         raise InputError("expected file names in UTF-8, found others; rename them") from None
-    return digest_of(digests)
+    return digests
 
 
-def digest_of(files: dict[str, str]) -> str:
-    """The digest of a folder, from the SHA-256 of each file by its path."""
-    lines = (f"{digest} {name}\n" for name, digest in sorted(files.items()))
+def digest_of(files: dict[str, str], *, below: str = ".") -> str:
+    """The digest of a folder.
+
+    Args:
+        files: SHA-256 of each file by its path.
+        below: the folder in which they are counted; files elsewhere do not matter.
+    """
+    inside = {
+        PurePosixPath(name).relative_to(below).as_posix(): digest
+        for name, digest in files.items()
+        if PurePosixPath(name).is_relative_to(below)
+    }
+    lines = (f"{digest} {name}\n" for name, digest in sorted(inside.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -37,8 +37,10 @@ def push(context: Context, archive: Path, *, by: str) -> ModelVersion:
         InputError: the archive or the model folder in it is wrong; the message says where.
     """
     with tempfile.TemporaryDirectory(prefix="outrider-push-") as name:
-        digest = folders.extract(archive, Path(name))
-        description = check(folders.root_of(Path(name)))
+        files = folders.extract(archive, Path(name))
+        root = folders.root_of(Path(name))
+        digest = folders.digest_of(files, below=root.relative_to(name).as_posix())
+        description = check(root)
     blob = context.blobs.put_file(archive)
     size_bytes = archive.stat().st_size
     model = str(description["name"])

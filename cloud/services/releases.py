@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,8 +18,6 @@ from cloud.services import trust
 from fleet.registry.repositories import Models
 from fleet.registry.tables import Artifact, Release, ReleaseVariant
 from ota.metadata.release import target_path
-
-_ID = re.compile(r"([A-Za-z0-9_-]{1,64})@([A-Za-z0-9][A-Za-z0-9._+-]{0,63})\Z")
 
 
 class Choice(NamedTuple):
@@ -35,14 +32,6 @@ class Created(NamedTuple):
 
     release: Release
     left_out: dict[str, str]
-
-
-def parse_id(text: str) -> tuple[str, str]:
-    """Model and version of ``NAME@VERSION``. Raises InputError."""
-    match = _ID.match(text)
-    if match is None:
-        raise InputError(f"expected NAME@VERSION, for instance digits@1, found {text!r}")
-    return match[1], match[2]
 
 
 def id_of(model: str, version: str) -> str:
