@@ -83,7 +83,7 @@ bench: $(VENV)/.dev $(VENV)/.self ## Measure against peers in the same run; figu
 	@for name in $(or $(ARGS),telemetry serving); do PYTHONPATH=tests/bench $(BIN)/python tests/bench/bench_$$name.py; done
 
 docs: $(VENV)/.dev $(VENV)/.self ## Build the documentation into site/.
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/generator
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
 

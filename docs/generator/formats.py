@@ -1,0 +1,111 @@
+"""Topics, messages, files: what is written and sent, out of the types that read and write it."""
+
+from __future__ import annotations
+
+import msgspec
+from markdown import attributes, default_of, struct, subclasses, table, type_name
+
+
+def topics() -> str:
+    """The topics, by direction."""
+    from fleet.wire.topics import Down, Up
+
+    rows = [
+        *(["from the device", _topic("up", kind.value)] for kind in Up),
+        *(["to the device", _topic("down", kind.value)] for kind in Down),
+    ]
+    return table(["direction", "topic"], rows)
+
+
+def messages() -> str:
+    """The message types and their fields."""
+    from fleet.telemetry import window
+    from fleet.wire import messages as wire
+
+    kinds = [kind for kind in subclasses(wire.Message) if kind.__module__ == wire.__name__]
+    return "\n".join(struct(kind) for kind in [*kinds, window.Window, window.DriftVerdict])
+
+
+def manifest() -> str:
+    """The parts of an artifact's manifest."""
+    from fleet.artifact import manifest as artifact
+
+    kinds = [artifact.Manifest, *subclasses(artifact.Struct)]
+    return "\n".join(struct(kind) for kind in dict.fromkeys(kinds))
+
+
+def report() -> str:
+    """The parts of ``report.json``."""
+    from compiler.evaluate.evidence import Evidence
+    from compiler.evaluate.gates import Gate
+    from compiler.service import report as document
+    from fleet.artifact.parity import Parity
+
+    kinds = [
+        document.Report, document.Model, document.TargetReport, document.Candidate,
+        document.Metric, Parity, document.Latency, Evidence, Gate,
+    ]  # fmt: skip
+    return "\n".join(struct(kind) for kind in kinds)
+
+
+def report_schema() -> str:
+    """The JSON Schema of ``report.json``."""
+    from compiler.service import report as document
+
+    return msgspec.json.format(msgspec.json.encode(document.schema()), indent=1).decode() + "\n"
+
+
+def cloud_settings() -> str:
+    """The settings in ``cloud.json``."""
+    from cloud.settings import Settings
+
+    return struct(Settings, heading="")
+
+
+def agent_settings() -> str:
+    """The keys of ``agent.toml`` with the variables that override them."""
+    from agent import config
+
+    variables = {path: name for name, path in config.variables().items()}
+    rows = []
+    for path, variable in variables.items():
+        owner, tables = config.Config, path[:-1]
+        for name in tables:
+            owner = next(f.type for f in msgspec.structs.fields(owner) if f.name == name)
+        field = next(f for f in msgspec.structs.fields(owner) if f.name == path[-1])
+        meaning = attributes(owner).get(field.name, "")
+        key = f"`[{'.'.join(tables)}] {field.name}`" if tables else f"`{field.name}`"
+        rows.append(
+            [key, f"`{type_name(field.type)}`", f"`{default_of(field)}`", meaning, f"`{variable}`"]
+        )
+    return table(["key", "type", "default", "meaning", "overridden by"], rows)
+
+
+def targets() -> str:
+    """The targets that models are compiled for."""
+    from compiler.targets import catalog
+
+    rows = [
+        [
+            f"`{one.name}`",
+            one.title,
+            ", ".join(f"`{name}`" for name in one.hardware_classes),
+            ", ".join(f"`{recipe.name}`" for recipe in one.ladder),
+        ]
+        for one in map(catalog.get, catalog.names())
+    ]
+    return table(["target", "what it is", "hardware classes", "recipes, tried in this order"], rows)
+
+
+def recipes() -> str:
+    """The recipes that can be tried."""
+    from compiler.recipes import catalog
+
+    rows = [
+        [f"`{one.name}`", one.backend, one.precision, one.title] for one in catalog.load().values()
+    ]
+    return table(["recipe", "backend", "precision", "what it does"], rows)
+
+
+def _topic(direction: str, kind: str) -> str:
+    return f"`outrider/v1/{{tenant}}/d/{{device}}/{direction}/{kind}`"
