@@ -30,6 +30,8 @@ from fleet.wire.messages import (
     Ack,
     Birth,
     BlocksWanted,
+    Command,
+    CommandOp,
     Event,
     Reported,
     Request,
@@ -83,6 +85,15 @@ class Handler:
             payload = codec.to_json(Ack(device=topic.device, acked=acked))
             self._reply(topic, Down.ACK, payload)
 
+    def ask_for_birth(self, topic: UpTopic) -> None:
+        """Tell a device to say who it is and what it has.
+
+        Raises:
+            NotFoundError: no such device.
+        """
+        command = Command(id=self._context.ids(), op=CommandOp.REBIRTH)
+        self._reply(topic, Down.CMD, codec.to_json(command))
+
     @property
     def unacknowledged(self) -> int:
         """Devices that wait for `flush`."""
@@ -94,6 +105,8 @@ class Handler:
             status = codec.from_json(Status, message.payload)
             self._same(status.device, topic)
             ingest.status(self._context, status)
+            if not status.online:
+                self.ask_for_birth(topic)  # a late will may speak of the connection before this one
             return
         payload = self._open(message)
         if topic.kind is Up.BIRTH:

@@ -186,6 +186,19 @@ def test_presence_follows_births_and_wills(wired: House, connect: Connect):
     eventually(lambda: not is_online(wired, "a"), "offline")
 
 
+def test_a_late_will_of_an_earlier_connection_does_not_leave_a_device_offline(
+    wired: House, connect: Connect
+):
+    device = Device(wired, wired.identity("a"), connect)
+    device.birth()
+    eventually(lambda: is_online(wired, "a"), "online")
+    asked = len(device.commands())
+    device.shout(Up.STATUS, codec.to_json(Status(device="a", online=False)))
+    eventually(lambda: len(device.commands()) > asked, "it is asked whether it is there")
+    device.birth(nonce="n2")
+    eventually(lambda: is_online(wired, "a"), "online again")
+
+
 def test_presence_of_another_device_cannot_be_claimed(wired: House, connect: Connect):
     device = Device(wired, wired.identity("a"), connect)
     forged = count(Up.STATUS, "forged")

@@ -6,17 +6,30 @@ import json
 import os
 import signal
 import socket
+import sqlite3
+import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import psutil
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 from support.installation import eventually
+
+from agent import enrol
+from agent.adapters.identity import Identity
+from fleet.wire import codec, envelope, topics
+from fleet.wire.messages import Ack, Event
+from fleet.wire.topics import Down
+from fleet.wire.topics import Up as UpKind
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +92,67 @@ def wait_until_running(up: Up) -> Up:
     return up
 
 
+class Sender:
+    """An enrolled device that sends rows again until each is acknowledged."""
+
+    def __init__(self, up: Up, folder: Path, *, rows: int) -> None:
+        claimed = up.get("/api/v1/devices/claims", {"device": "sender", "expires_s": 600})
+        self.identity = Identity(folder)
+        self.enrolment = enrol.enrol(
+            self.identity,
+            url=claimed["url"],
+            code=claimed["code"],
+            ca_sha256=claimed["ca_sha256"],
+            hardware_class="cpu-x86-64",
+        )
+        self.signer = self.identity.signer()
+        self.acked: set[int] = set()
+        self.rows = rows
+        self._closing = threading.Event()
+        self._client = self._connect()
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _connect(self) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id="sender", protocol=mqtt.MQTTv311
+        )
+        tls = ssl.create_default_context(cafile=str(self.identity.ca))
+        tls.load_cert_chain(self.identity.certificate, self.identity.key)
+        client.tls_set_context(tls)
+        client.reconnect_delay_set(0.2, 1)
+        client.on_connect = lambda c, *_: c.subscribe(topics.down_filter("default", "sender"))
+        client.on_message = lambda _c, _u, message: self._hear(message)
+        broker = self.enrolment.broker
+        client.connect_async(broker.host, broker.port, keepalive=10)
+        client.loop_start()
+        return client
+
+    def _hear(self, message: mqtt.MQTTMessage) -> None:
+        if topics.parse_down(message.topic) is Down.ACK:
+            ack = codec.from_json(Ack, envelope.from_bytes(message.payload).payload)
+            self.acked.update(ack.acked.get("e1", []))
+
+    def _send(self) -> None:
+        topic = topics.up("default", "sender", UpKind.EVENT)
+        while not self._closing.wait(0.5):
+            waiting = [seq for seq in range(1, self.rows + 1) if seq not in self.acked]
+            for seq in waiting[:10]:
+                event = Event(
+                    device="sender", boot_epoch="e1", seq=seq, at=1.0, code="test", text="hello"
+                )
+                sealed = envelope.seal(
+                    "event", "sender", codec.to_json(event), self.signer, counter=seq
+                )
+                self._client.publish(topic, envelope.to_bytes(sealed), qos=0)
+
+
 def end(up: Up, number: signal.Signals) -> int:
     if up.process.poll() is None:
         up.process.send_signal(number)
@@ -122,11 +196,26 @@ def test_kill_9_of_a_child_is_made_good(up: Up):
     up.get("/api/v1/devices/claims", {"device": "kept", "labels": {}, "expires_s": 600})
     before = len(up.get("/api/v1/audit"))
     for name in ("cloud", "broker"):
-        old = up.pid(name)
+        old = eventually(lambda name=name: up.pid(name), name)
         os.kill(old, signal.SIGKILL)
         eventually(lambda name=name, old=old: up.pid(name) not in {0, old}, f"{name} again", 30)
         eventually(up.is_ready, f"ready after {name}", 30)
     assert len(up.get("/api/v1/audit")) >= before > 0
+
+
+def test_no_row_is_lost_or_doubled_however_often_processes_are_killed(up: Up, tmp_path: Path):
+    sender = Sender(up, tmp_path, rows=120)
+    try:
+        for share, name in ((0.2, "cloud"), (0.5, "broker"), (0.7, "cloud")):
+            eventually(lambda share=share: len(sender.acked) >= share * 120, f"{share} acked", 90)
+            os.kill(eventually(lambda name=name: up.pid(name), name), signal.SIGKILL)
+        eventually(lambda: len(sender.acked) == 120, "every row is acknowledged", 90)
+    finally:
+        sender.close()
+    eventually(up.is_ready, "ready again", 30)
+    with closing(sqlite3.connect(up.data / "registry.sqlite")) as registry:
+        stored = [row[0] for row in registry.execute("select seq from device_event order by seq")]
+    assert stored == list(range(1, 121))
 
 
 def test_kill_9_of_itself_takes_the_children_along_and_a_new_start_goes_on(tmp_path: Path):
