@@ -47,6 +47,10 @@ class Telemetry:
         """Add a row that is in the ledger."""
         self._session.add(row)
 
+    def has(self, device: str, boot_epoch: str, seq: int) -> bool:
+        """Whether a row was committed."""
+        return self._session.get(Received, (device, boot_epoch, seq)) is not None
+
     def receptions(self, device: str) -> list[Reception]:
         """Completeness by boot epoch, newest first."""
         query = (
