@@ -33,7 +33,7 @@ from simulator.virtual.network import Network
 from simulator.virtual.schedule import Schedule
 
 TENANT = "default"
-TICK_S = 1.0
+TICK_S = 2.0
 FLUSH_S = 0.05
 BANDWIDTH_BYTES_S = 1 << 20
 MODELS = ("alpha", "beta")

@@ -105,7 +105,7 @@ class Device:
     _tick_due: float | None = None
     _buffer: Buffer | None = None
     _store: CuttableStore | None = None
-    _waiting: dict[tuple[str, int], float] = field(default_factory=dict)
+    _appended: dict[tuple[str, int], float] = field(default_factory=dict)
     _table: dict[type[cmd.Command], Callable[[Any], None]] = field(default_factory=dict)
 
     @property
@@ -134,18 +134,21 @@ class Device:
 
     def waiting_windows(self) -> list[Window]:
         """The windows in its buffer, powered or not; reading them changes nothing."""
-        path = self.born.folder / "buffer.sqlite"
-        if not path.exists():
-            return []
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            rows = db.execute("SELECT payload FROM rows WHERE kind = 'telemetry'").fetchall()
+        rows = self._query("SELECT payload FROM rows WHERE kind = 'telemetry'")
         return [codec.from_msgpack(Window, payload) for (payload,) in rows]
 
     def oldest_waiting_s(self) -> float:
         """For how long its oldest row has waited for the cloud, virtual seconds."""
-        return self.world.schedule.now - min(
-            self._waiting.values(), default=self.world.schedule.now
-        )
+        now = self.world.schedule.now
+        there = self._query("SELECT epoch, seq FROM rows")
+        return now - min((self._appended[key] for key in there), default=now)
+
+    def _query(self, query: str) -> list[Any]:
+        path = self.born.folder / "buffer.sqlite"
+        if not path.exists():
+            return []
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            return db.execute(query).fetchall()
 
     # --- power ------------------------------------------------------------------------------------
 
@@ -299,11 +302,11 @@ class Device:
     def _forget(self, command: cmd.Forget) -> None:
         self.buffer.forget(command.keys)
         for key in command.keys:
-            self._waiting.pop(key, None)
+            self._appended.pop(key, None)
 
     def _append(self, command: cmd.Append) -> None:
         self.buffer.append(command)
-        self._waiting[command.boot_epoch, command.seq] = self.world.schedule.now
+        self._appended[command.boot_epoch, command.seq] = self.world.schedule.now
         trimmed = self.buffer.take_trimmed()
         if trimmed is not None:
             self.evicted += trimmed.evicted

@@ -1,7 +1,8 @@
 """The network between devices and the cloud, with its fault: loss, duplication, delay, reordering, partition.
 
 Rules:
-- A message that is sent gets a fate at once: how often it arrives (0, 1, 2) and when. Nothing keeps order.
+- A message that is sent gets a fate at once: how often it arrives (0, 1, 2) and when. Those of one device
+  and direction keep their order, except those that the fault makes slow or sends twice.
 - A device that is cut off notices after its keep-alive; the cloud learns from the will, later or never.
 - What comes for a device that is not connected then is lost: nothing leans on the broker's memory.
 """
@@ -66,8 +67,17 @@ class Peer(Protocol):
 
 
 @dataclass
+class _Lane:
+    """One direction of a link, and when its last message arrives."""
+
+    last: float = 0.0
+
+
+@dataclass
 class _Link:
     peer: Peer
+    up: _Lane = field(default_factory=_Lane)
+    down: _Lane = field(default_factory=_Lane)
     cut: bool = False
     connected: bool = False
     session: int = 0
@@ -125,7 +135,7 @@ class Network:
         """A device publishes."""
         link = self._links[device]
         if not link.cut:
-            self._send(lambda: self.to_cloud(device, kind, payload))
+            self._send(link.up, lambda: self.to_cloud(device, kind, payload))
 
     def down(self, device: str, kind: str, payload: bytes, *, delay_s: float = 0.0) -> None:
         """The cloud publishes."""
@@ -135,9 +145,9 @@ class Network:
             if link.connected and not link.cut:
                 link.peer.on_message(kind, payload)
 
-        self._send(arrive, delay_s)
+        self._send(link.down, arrive, delay_s)
 
-    def _send(self, arrive: Callable[[], None], delay_s: float = 0.0) -> None:
+    def _send(self, lane: _Lane, arrive: Callable[[], None], delay_s: float = 0.0) -> None:
         copies = 1
         if self.fault is not None:
             draw = self.rng.random()
@@ -145,13 +155,14 @@ class Network:
                 copies, self.lost = 0, self.lost + 1
             elif draw < self.fault.loss + self.fault.duplication:
                 copies, self.doubled = 2, self.doubled + 1
-        for _ in range(copies):
-            self.schedule.after(delay_s + self._delay_s(), arrive)
-
-    def _delay_s(self) -> float:
-        if self.fault is not None and self.rng.random() < self.fault.slow:
-            return self.rng.uniform(FAST_S[1], self.fault.slow_s)
-        return self.rng.uniform(*FAST_S)
+        now = self.schedule.now
+        for copy in range(copies):
+            at = now + delay_s + self.rng.uniform(*FAST_S)
+            if self.fault is not None and (copy or self.rng.random() < self.fault.slow):
+                at += self.rng.uniform(0.0, self.fault.slow_s)
+            else:
+                at = lane.last = max(at, lane.last)
+            self.schedule.after(at - now, arrive)
 
     # --- connections ------------------------------------------------------------------------------
 
@@ -217,4 +228,4 @@ class Network:
 
     def _presence(self, link: _Link, *, online: bool) -> None:
         status = codec.to_json(Status(device=link.peer.name, online=online))
-        self.to_cloud(link.peer.name, "status", status)
+        self._send(link.up, lambda: self.to_cloud(link.peer.name, "status", status))
