@@ -40,11 +40,13 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     stand_in: str = ""
 
 
-def structure(built: Built) -> Gate:
-    """No operator that a runtime would have to be taught."""
+def structure(built: Built, recipe: Recipe) -> Gate:
+    """No operator that a runtime would have to be taught, and not the float model under another name."""
     custom = sorted(name for name in built.operators if name.upper().startswith("CUSTOM"))
     if custom:
         return Gate(name="structure", passed=False, detail=f"custom operators {custom}")
+    if recipe.mode != "fp32" and built.quantized_weights == 0:
+        return Gate(name="structure", passed=False, detail="nothing was quantized")
     count = sum(built.operators.values())
     return Gate(name="structure", passed=True, detail=f"{count} operators, none custom")
 

@@ -95,6 +95,7 @@ def _litert(table: Table, mode: str) -> dict[str, Any]:
         settings["algorithm"] = table.text("algorithm", default="MIN_MAX_UNIFORM_QUANT")
         settings["float_operators"] = table.texts("float_operators", default=[])
     if mode == "static":
+        settings["operators"] = table.texts("operators", default=[])
         settings["activation_bits"] = table.integer("activation_bits", default=8, minimum=8)
     return settings
 
@@ -105,6 +106,7 @@ def _onnx(table: Table, mode: str) -> dict[str, Any]:
         settings["per_channel"] = table.flag("per_channel")
         settings["reduce_range"] = table.flag("reduce_range")
     if mode == "static":
+        settings["operators"] = table.texts("operators", default=[])
         settings["activation"] = table.choice("activation", ("int8", "uint8"))
         settings["weight"] = table.choice("weight", ("int8", "uint8"))
         settings["calibrator"] = table.choice("calibrator", CALIBRATORS, default="MinMax")

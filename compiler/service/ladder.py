@@ -124,7 +124,7 @@ class Ladder:
             gates.metric(rule, proof, value=result.metric, reference=reference),
         ]
         model_bytes = len(self._prepared.model.data)
-        judged = [gates.structure(built), gates.size(built, target, model_bytes), *on_host]
+        judged = [gates.structure(built, recipe), gates.size(built, target, model_bytes), *on_host]
         failed = [gate for gate in judged if not gate.passed]
         verdict = Verdict.REJECTED if failed else Verdict.ACCEPTED
         reason = "; ".join(f"{gate.name}: {gate.detail}" for gate in failed or judged[-1:])

@@ -43,6 +43,7 @@ class Built:
     """A file that a runtime can load, and how it stands for the model.
 
     Attributes:
+        quantized_weights: how many tensors of weights are smaller than float32; None when not counted.
         tools: toolchain name to lock digest, of everything that had a part in it.
         stand_in: what can be judged on this host instead, when the file itself cannot.
         layers_kept_float: operators that stay in float although the recipe is an integer one.
@@ -55,6 +56,7 @@ class Built:
     output_bindings: list[Binding] = field(default_factory=list)
     fixed_batch: bool = False
     operators: dict[str, int] = field(default_factory=dict)
+    quantized_weights: int | None = None
     tools: dict[str, str] = field(default_factory=dict)
     runtime_version: str = ""
     stand_in: Built | None = None
@@ -115,6 +117,7 @@ class LiteRtFromOnnx:
             output_bindings=_bindings(outputs, source.outputs),
             fixed_batch=any(spec.shape[:1] == [None] for spec in source.inputs),
             operators=info["operators"],
+            quantized_weights=int(info["quantized_weights"]),
             tools={toolchain.name: toolchain.lock_sha256},
             layers_kept_float=list(self.recipe.settings.get("float_operators", [])),
             build_s=seconds,
@@ -148,6 +151,7 @@ class QdqFromOnnx:
             member="model.onnx",
             payload=answer.files["model"],
             operators=answer.info["operators"],
+            quantized_weights=int(answer.info["quantized_weights"]),
             tools={toolchain.name: toolchain.lock_sha256},
             build_s=answer.wall_s,
         )
@@ -184,6 +188,7 @@ class EngineFromOnnx:
             member="model.engine",
             payload=answer.files["model"],
             operators={"engine layers": int(answer.info["layers"])},
+            quantized_weights=quantized.quantized_weights,
             tools={toolchain.name: toolchain.lock_sha256, **quantized.tools},
             runtime_version=str(answer.info["version"]),
             stand_in=quantized,

@@ -73,7 +73,7 @@ def quantize(inputs: Path, outputs: Path, options: dict[str, Any]) -> dict[str, 
     """``model.tflite`` and ``samples.npz`` to ``model.tflite`` by ai-edge-quantizer.
 
     Options: ``mode`` (static, dynamic, weight_only, fp16), ``activation_bits``, ``weight_bits``,
-    ``algorithm``, ``float_operators``, and ``inputs``: the bindings that `convert` found.
+    ``algorithm``, ``operators`` (all when empty), ``float_operators``, and ``inputs``: the bindings that `convert` found.
     """
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer
@@ -103,9 +103,11 @@ def recipe(options: dict[str, Any]) -> list[dict[str, Any]]:
     mode, bits = options["mode"], options.get("weight_bits", 8)
     algorithm = AlgorithmName[options.get("algorithm", "MIN_MAX_UNIFORM_QUANT")]
     if mode == "static":
-        manager.add_static_config(
-            ".*", every, options.get("activation_bits", 8), bits, algorithm_key=algorithm
-        )
+        chosen = [qtyping.TFLOperationName[name] for name in options["operators"]] or [every]
+        for operator in chosen:
+            manager.add_static_config(
+                ".*", operator, options["activation_bits"], bits, algorithm_key=algorithm
+            )
     elif mode == "dynamic":
         manager.add_dynamic_config(".*", every, bits, algorithm_key=algorithm)
     elif mode == "weight_only":
@@ -394,7 +396,11 @@ def operators(file: Path) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for detail in interpreter._get_ops_details():  # noqa: SLF001 - there is no public way to list them
         counts[detail["op_name"]] = counts.get(detail["op_name"], 0) + 1
-    return {"operators": dict(sorted(counts.items()))}
+    small = (np.int8, np.uint8, np.float16)
+    weights = [
+        d for d in interpreter.get_tensor_details() if d["dtype"] in small and len(d["shape"]) > 1
+    ]
+    return {"operators": dict(sorted(counts.items())), "quantized_weights": len(weights)}
 
 
 OPERATIONS = {"probe": probe, "convert": convert, "quantize": quantize}
