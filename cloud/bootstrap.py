@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -30,11 +31,12 @@ from cloud.auth.roles import Role
 from cloud.broker import server
 from cloud.broker.keys import BrokerKeys
 from cloud.context import Context
-from cloud.errors import DataDirError, UnauthenticatedError
+from cloud.errors import DataDirError, SettingsError, UnauthenticatedError
 from cloud.services import trust
 from cloud.settings import Endpoints, Settings
 
 LOCK = ".lock"
+_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}\Z")
 PORTS = ("api_port", "enrol_port", "broker_port", "broker_client_port")
 _MAY_COME_FIRST = {LOCK, "cloud.new"}
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  compared with, not bound to
@@ -126,6 +128,8 @@ def _check_ours(data: Path) -> None:
 
 def _settle(data: Path, overrides: dict[str, Any]) -> Settings:
     chosen = settings.load(data, **overrides)
+    for name in ("host", "public_host"):
+        _check_host(name, getattr(chosen, name))
     open_ports = [name for name in PORTS if getattr(chosen, name) == 0]
     drawn = dict(zip(open_ports, _free_ports(chosen.host, len(open_ports)), strict=True))
     chosen = msgspec.structs.replace(chosen, **drawn)
@@ -133,13 +137,23 @@ def _settle(data: Path, overrides: dict[str, Any]) -> Settings:
     return chosen
 
 
+def _check_host(name: str, host: str) -> None:
+    if host and not _HOST.match(host):
+        raise SettingsError(f"{name}: expected a host name or an address, found {host!r}")
+
+
 def _free_ports(host: str, count: int) -> list[int]:
     """Ports that are free now, all different because all are held at the same time."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket(family)) for _ in range(count)]
-        for each in held:
-            each.bind((host, 0))
+        try:
+            for each in held:
+                each.bind((host, 0))
+        except OSError as error:
+            raise SettingsError(
+                f"host: expected an address of this machine, found {host!r} ({error})"
+            ) from None
         return [int(each.getsockname()[1]) for each in held]
 
 

@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     help="Port of the API and dashboard, kept.  [default: a free one]",
 )
-def command(data: Path | None, host: str | None, public_host: str | None, port: int | None) -> None:
+@click.option(
+    "--enrol-port",
+    type=click.IntRange(0, 65535),
+    help="Port where devices enrol (HTTPS), kept.  [default: a free one]",
+)
+@click.option(
+    "--broker-port",
+    type=click.IntRange(0, 65535),
+    help="Port where devices connect (MQTT over mTLS), kept.  [default: a free one]",
+)
+def command(data: Path | None, port: int | None, **chosen: str | int | None) -> None:
     """Start the whole cloud on this machine and keep it running until Ctrl-C.
 
     The first start makes everything that is needed: signing keys, a certificate authority, the update
@@ -48,8 +58,8 @@ def command(data: Path | None, host: str | None, public_host: str | None, port: 
     """
     from cloud import bootstrap, settings
 
-    chosen = {"host": host, "public_host": public_host, "api_port": port}
-    overrides: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    wanted = {**chosen, "api_port": port}
+    overrides: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     folder = (data or settings.default_data_dir()).absolute()
     with bootstrap.locked(folder):
         with output.err.status("preparing") as status:

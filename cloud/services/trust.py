@@ -41,8 +41,15 @@ class Roots(NamedTuple):
 
 
 def initialise(context: Context) -> None:
-    """Make the keys and both repositories where they are missing."""
+    """Make the keys and both repositories where they are missing.
+
+    Once the repositories stand no key is made: a new one could not sign for them, and the roots' keys
+    may have been carried away on purpose.
+    """
     folder = context.settings.data
+    with context.read() as session:
+        if all(Trust(session).files(name) for name in (IMAGE, DIRECTOR)):
+            return
     keys.create_keystore(folder)
     with context.unit() as unit:
         trust = Trust(unit.session)
