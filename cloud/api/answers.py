@@ -17,7 +17,7 @@ from cloud.errors import (
     TooManyRequestsError,
     UnauthenticatedError,
 )
-from fleet.errors import CallerError, OutriderError, UnlistedTransitionError
+from fleet.errors import CallerError, OutriderError, UnlistedTransitionError, WireError
 from fleet.registry.errors import ConflictError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ _STATUS: tuple[tuple[type[OutriderError], int], ...] = (
     (UnlistedTransitionError, 409),
     (TooManyRequestsError, 429),
     (CallerError, 422),
+    (WireError, 422),
 )
 
 

@@ -10,8 +10,11 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -24,6 +27,10 @@ MAX_FILES = 10_000
 MAX_DEPTH = 16
 MAX_RATIO = 1_000
 _CHUNK = 1 << 20
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
+    ValueError, OverflowError, struct.error,
+)  # fmt: skip
 _RATIO_FREE_BYTES = 64 << 20
 
 
@@ -43,10 +50,14 @@ def extract(archive_path: Path, into: Path) -> dict[str, str]:
                 digest, size = _write(archive, info, into / name, limit=left)
                 digests[name] = digest
                 left -= size
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise InputError(f"expected a ZIP archive of a model folder, found {error}") from None
     except UnicodeError:
         raise InputError("expected file names in UTF-8, found others; rename them") from None
+    except _DAMAGED as error:
+        raise InputError(f"expected a ZIP archive of a model folder, found {error}") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a damaged offset; anything else is this machine's trouble
+            raise
+        raise InputError("expected a ZIP archive of a model folder, found a damaged one") from None
     return digests
 
 
