@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -238,6 +239,38 @@ def test_a_blob_of_another_device_is_refused(wired: House, connect: Connect):
     assert thief.blocks() == []
 
 
+def test_a_device_that_does_not_read_holds_nobody_up(wired: House, connect: Connect):
+    slow = Device(wired, wired.identity("slow"), connect)
+    other = Device(wired, wired.identity("other"), connect)
+    artifact = assign(wired, "slow", bytes(24 << 20))
+    count_of_blocks = 24 * 16
+    for first in range(0, count_of_blocks, 64):
+        indices = set(range(first, first + 64))
+        slow.say(
+            Up.REQ,
+            wanted(artifact.sha256, artifact.block_size_bytes, indices, id=f"r{first}"),
+        )
+    eventually(slow.blocks, "the first block")
+    slow.peer.client.loop_stop()
+    began = time.monotonic()
+    for seq in range(1, 6):
+        other.say(Up.EVENT, event("other", seq), counter=seq)
+        eventually(lambda seq=seq: ("e1", seq) in other.acked(), f"ack of {seq}", 10)
+    assert time.monotonic() - began < 10
+
+
+def test_an_oversize_message_costs_its_sender_the_connection_and_nothing_else(
+    wired: House, connect: Connect
+):
+    other = Device(wired, wired.identity("other"), connect)
+    wild = Device(wired, wired.identity("wild"), connect)
+    wild.peer.client.publish("outrider/v1/default/d/wild/up/event", bytes(2 << 20), qos=0)
+    eventually(lambda: wild.peer.disconnects, "the broker cuts it")
+    other.say(Up.EVENT, event("other", 1))
+    eventually(lambda: other.acked() == {("e1", 1)}, "others go on")
+    eventually(lambda: wild.peer.connected, "it may come back")
+
+
 def test_metadata_is_sent_on_request(wired: House, connect: Connect):
     device = Device(wired, wired.identity("a"), connect)
     device.say(Up.REQ, codec.to_json(MetadataWanted(id="m1", nonce="fresh")))
@@ -245,14 +278,15 @@ def test_metadata_is_sent_on_request(wired: House, connect: Connect):
 
 
 def test_a_new_assignment_is_pushed_and_asked_about_until_the_device_shows_it(
-    wired: House, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    answered: House, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("cloud.gateway.pushes.FIRST_PAUSE_S", 0.2)
     monkeypatch.setattr("cloud.gateway.pushes.LOOK_INTERVAL_S", 0.1)
-    device = Device(wired, wired.identity("a"), connect)
+    running = answered.start_gateway()
+    device = Device(answered, answered.identity("a"), connect)
     device.birth()
     eventually(device.desired, "the answer to the birth")
-    artifact = assign(wired, "a", b"x" * 3000)
+    artifact = assign(answered, "a", b"x" * 3000)
     eventually(
         lambda: any(
             artifact.sha256.encode() in d.director["targets.json"] for d in device.desired()
@@ -261,14 +295,13 @@ def test_a_new_assignment_is_pushed_and_asked_about_until_the_device_shows_it(
     )
     asked = len(device.commands())
     eventually(lambda: len(device.commands()) >= asked + 2, "questions what it has")
-    with wired.context.read() as session:
+    with answered.context.read() as session:
         newest = Trust(session).newest_assignment("a")
     assert newest is not None
     device.birth(nonce="n2", assignment_counter=newest.counter)
     eventually(lambda: any(d.nonce == "n2" for d in device.desired()), "the second birth")
-    running = wired.running
-    assert running is not None
     eventually(lambda: not running._pushes._pushed, "nobody is behind")
+    answered.loop.run(running.stop())
 
 
 def test_at_its_start_the_gateway_asks_every_device_for_its_birth(
