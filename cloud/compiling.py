@@ -3,7 +3,8 @@
 Rules:
 - The compiler runs as ``python -m compiler.service`` on a copy of the model folder and says how far it is
   as lines of JSON; what it wrote counts only when it ends with status 0 and a report.
-- It dies with the cloud, also when the cloud is killed; the job is then queued again at the next start.
+- It dies with the cloud, also when the cloud is killed; the job is then queued again at the next start,
+  and what was left in the work folder is removed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class CompileRunner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._root = context.settings.path("work", "compile")
+        shutil.rmtree(self._root, ignore_errors=True)
+        self._root.mkdir(parents=True)
         self._task = asyncio.create_task(self._run(), name="compile-runner")
 
     @property
@@ -70,7 +74,7 @@ class CompileRunner:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _work(self, job: Job) -> None:
-        work = Path(tempfile.mkdtemp(prefix="outrider-compile-"))
+        work = Path(tempfile.mkdtemp(prefix=f"{job.id}-", dir=self._root))
         try:
             out = work / "out"
             folder = await asyncio.to_thread(self._unpack, job, work / "model")
