@@ -39,7 +39,6 @@ LOCK = ".lock"
 _HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}\Z")
 PORTS = ("api_port", "enrol_port", "broker_port", "broker_client_port")
 _MAY_COME_FIRST = {LOCK, "cloud.new"}
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  compared with, not bound to
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 Say = Callable[[str], None]
@@ -130,6 +129,11 @@ def _settle(data: Path, overrides: dict[str, Any]) -> Settings:
     chosen = settings.load(data, **overrides)
     for name in ("host", "public_host"):
         _check_host(name, getattr(chosen, name))
+    if chosen.reachable_host in settings.WILDCARDS:
+        raise SettingsError(
+            f"public_host: expected the name by which devices reach this machine, because it listens on "
+            f"every address ({chosen.host}); give --public-host"
+        )
     open_ports = [name for name in PORTS if getattr(chosen, name) == 0]
     drawn = dict(zip(open_ports, _free_ports(chosen.host, len(open_ports)), strict=True))
     chosen = msgspec.structs.replace(chosen, **drawn)
@@ -158,9 +162,8 @@ def _free_ports(host: str, count: int) -> list[int]:
 
 
 def _certificates(chosen: Settings) -> Authority:
-    named = (chosen.reachable_host, chosen.host)
-    hosts = [host for host in named if host not in _WILDCARDS]
-    return Pki(chosen.path("ca")).prepare([*hosts, *_LOCAL_HOSTS], now=time.time())
+    hosts = [chosen.reachable_host, chosen.local_host, *_LOCAL_HOSTS]
+    return Pki(chosen.path("ca")).prepare(hosts, now=time.time())
 
 
 def _admin_token(context: Context) -> None:
@@ -179,7 +182,7 @@ def _admin_token(context: Context) -> None:
 
 
 def _endpoints(chosen: Settings, authority: Authority) -> Endpoints:
-    api = f"http://{_in_url(chosen.host)}:{chosen.api_port}"
+    api = f"http://{_in_url(chosen.local_host)}:{chosen.api_port}"
     endpoints = Endpoints(
         api=api,
         enrol=f"https://{_in_url(chosen.reachable_host)}:{chosen.enrol_port}",

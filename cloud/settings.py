@@ -18,6 +18,8 @@ from fleet.errors import WireError
 from fleet.wire import topics
 
 DATA_ENV = "OUTRIDER_DATA"
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not bound to
+"""Addresses that mean every one of this machine's, and how it reaches itself then."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def reachable_host(self) -> str:
         """The name by which devices reach this host."""
         return self.public_host or self.host
+
+    @property
+    def local_host(self) -> str:
+        """The address by which this machine reaches its own listeners."""
+        return WILDCARDS.get(self.host, self.host)
 
     def path(self, *parts: str) -> Path:
         """A path below the data directory."""

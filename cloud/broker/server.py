@@ -93,7 +93,7 @@ def configuration(
             "limits": {"default_max_consumers": -1},
         },
         "mqtt": {
-            "listen": f"{listeners.host}:{listeners.mqtt_port}",
+            "listen": _address(listeners.host, listeners.mqtt_port),
             "tls": {
                 "cert_file": str(tls.certificate),
                 "key_file": str(tls.key),
@@ -154,6 +154,10 @@ def spec(folder: Path, log_path: Path) -> Spec:
         argv=(str(program()), "-c", str(configuration_path(folder))),
         log_path=log_path,
     )
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def is_ready(listeners: Listeners, keys: BrokerKeys, *, timeout_s: float = 1.0) -> bool:

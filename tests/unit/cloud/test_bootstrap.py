@@ -13,6 +13,7 @@ from cloud import bootstrap
 from cloud import context as contexts
 from cloud.auth import tokens
 from cloud.errors import DataDirError, SettingsError
+from cloud.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +94,18 @@ def test_what_was_asked_for_is_kept_for_the_next_time(data: Path):
         ({"host": "not a host"}, "expected a host name"),
         ({"public_host": "fleet/example"}, "expected a host name"),
         ({"tenant": "a b"}, "legal id"),
+        ({"host": "0.0.0.0"}, "give --public-host"),  # noqa: S104  refused
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, overrides: dict[str, str], reason: str):
     with pytest.raises(SettingsError, match=reason):
         bootstrap.initialise(tmp_path / "data", **overrides)
+
+
+def test_on_every_address_it_reaches_itself_by_loopback():
+    everywhere = Settings(data=Path("/data"), host="0.0.0.0", public_host="fleet.example")  # noqa: S104  never bound
+    assert (everywhere.local_host, everywhere.reachable_host) == ("127.0.0.1", "fleet.example")
+    assert Settings(data=Path("/data"), host="::1").local_host == "::1"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"colour": "red"}', '{"api_port": "many"}'])
