@@ -70,6 +70,8 @@ class Acquisition:
 
     def deadline(self) -> float | None:
         """When `work` has something to do although nothing happened."""
+        if self._ctx.unsaved:
+            return None
         times = [t for t in (self._asked_until, self._retry_at) if t > self._ctx.now]
         if self.fetch is not None and (due := self.fetch.deadline()) is not None:
             times.append(due)
