@@ -62,9 +62,9 @@ def _key(name: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
 
 
-def content(release: str, behaviour: str, *, size: int = 3 * BLOCK + 17) -> bytes:
+def content(model: str, release: str, behaviour: str, *, size: int = 3 * BLOCK + 17) -> bytes:
     """An artifact's bytes."""
-    head = f"{behaviour} {release} ".encode()
+    head = f"{behaviour} {model} {release} ".encode()
     return head + hashlib.sha256(head).digest() * (size // 32)
 
 
@@ -115,7 +115,7 @@ class Cloud:
 
     def release(self, model: str, release: str, behaviour: str = "good", **changes: Any) -> str:
         """Sign a release; returns its path."""
-        data = content(release, behaviour)
+        data = content(model, release, behaviour)
         listed = block_list(data, BLOCK)
         file = ReleaseFile(
             target="cpu",
