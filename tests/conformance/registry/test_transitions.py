@@ -1,0 +1,95 @@
+"""The database lets through exactly what the machines' tables let through."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, inspect
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
+from support.registry_rows import NOW, job, populate, rollout
+
+from fleet.registry import engine as registry
+from fleet.registry.tables import RolloutDevice
+from fleet.registry.tables.models import JOB_STATES
+from fleet.registry.tables.rollouts import MEMBER_STATES, ROLLOUT_STATES
+from ota.rollout.tables import DEVICE, ROLLOUT
+
+JOB_PAIRS = {("queued", "running"), ("running", "queued"), ("running", "done"), ("running", "failed")}  # fmt: skip
+
+
+def closure(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    while True:
+        more = pairs | {(a, d) for (a, b), (c, d) in itertools.product(pairs, pairs) if b == c}
+        if more == pairs:
+            return {(a, b) for a, b in pairs if a != b}
+        pairs = more
+
+
+def values(pairs: frozenset[tuple[Enum, Enum]]) -> set[tuple[str, str]]:
+    return {(str(old.value), str(new.value)) for old, new in pairs}
+
+
+def member(state: str) -> RolloutDevice:
+    return RolloutDevice(
+        rollout="r1", device="d1", position=0, state=state, artifact="a1", counter=1, updated_at=NOW
+    )
+
+
+def a_job(state: str) -> Any:
+    return job(state=state, finished_at=NOW if state in {"done", "failed"} else None)
+
+
+CASES = {
+    "rollout": (ROLLOUT_STATES, closure(values(ROLLOUT.pairs())), lambda s: rollout("r2", state=s)),
+    "member": (MEMBER_STATES, closure(values(DEVICE.pairs())), member),
+    "job": (JOB_STATES, JOB_PAIRS, a_job),
+}
+
+
+@pytest.fixture
+def session(lasting: Engine) -> Iterator[Session]:
+    with registry.writing(lasting) as made:
+        populate(made)
+        yield made
+        made.rollback()
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_exactly_the_listed_transitions_pass(session: Session, what: str) -> None:
+    states, legal, make = CASES[what]
+    passed, reasons = set(), set()
+    for old, new in itertools.permutations(states, 2):
+        with session.begin_nested() as savepoint:
+            row = make(old)
+            session.add(row)
+            session.flush()
+            row.state = new
+            if what == "job":
+                row.finished_at = NOW if new in {"done", "failed"} else None
+            try:
+                session.flush()
+                passed.add((old, new))
+            except IntegrityError as error:
+                reasons.add("illegal transition" in str(error))
+            savepoint.rollback()
+    assert passed == legal
+    assert reasons == {True}
+
+
+def test_every_migration_can_be_undone(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", "fleet.registry:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
+    registry.migrate(engine)
+    with registry.writing(engine) as session:
+        populate(session)
