@@ -16,7 +16,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 find_python = $(shell ./$(LOCKS)/find-python.sh $(1))
 PYTHON ?= $(call find_python,3.11)
 
-.PHONY: help demo test lint types tests agent-tests bench docs lock test-deps clean
+.PHONY: help setup demo test lint types tests agent-tests bench docs lock test-deps clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ $(VENV)/.self: pyproject.toml $(VENV)/.run
 	@touch $@
 
 # --- what people run -----------------------------------------------------------------------------
+
+setup: $(VENV)/.self ## Set up the environment; its commands are in .venv/bin.
+	@echo 'ready: export PATH="$(CURDIR)/$(BIN):$$PATH"'
 
 demo: $(VENV)/.self ## Tell the whole story on this machine (ARGS=--once: without waiting, and exit).
 	@PATH="$(CURDIR)/$(BIN):$$PATH" outrider demo $(ARGS)
@@ -91,7 +94,7 @@ lock: $(VENV)/.tools ## Resolve all dependencies anew (needs a package index; wr
 	@./$(LOCKS)/compile.sh $(BIN)/uv
 
 test-deps: ## Install the Debian packages that some tests need (as root; otherwise those tests are skipped).
-	@missing=(); for pair in chromium:chromium chromedriver:chromium-driver mosquitto:mosquitto psql:postgresql; do \
+	@missing=(); for pair in chromium:chromium chromedriver:chromium-driver curl:curl mosquitto:mosquitto psql:postgresql; do \
 		PATH="$$PATH:/usr/sbin" command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
 	if [ "$${#missing[@]}" = 0 ]; then echo "test-deps: all there"; \
 	elif [ "$$(id -u)" != 0 ]; then echo "test-deps: $${missing[*]} missing, and installing them needs root; their tests will be skipped"; \

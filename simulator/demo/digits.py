@@ -8,6 +8,7 @@ Unsupervised Feature Learning", AISTATS 2011); the head is a multi-layer percept
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -163,3 +164,7 @@ def _to_onnx(kernels: Array, weights: list[Array], biases: list[Array]) -> Any:
     )
     checker.check_model(model, full_check=True)
     return model
+
+
+if __name__ == "__main__":
+    write_folder(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("digits"))
