@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -142,6 +143,18 @@ def show_release(release: str, cloud: Cloud, _by: Viewer) -> Response:
     """One release."""
     with cloud.read() as session:
         return answer(views.release(session, release))
+
+
+@router.get("/releases/{release}/traffic")
+def release_traffic(
+    release: str,
+    cloud: Cloud,
+    _by: Viewer,
+    period_s: Annotated[float, Query(gt=0)] = views.PERIOD_S,
+) -> Response:
+    """What a release has done on all devices together, per variant: merged windows of the last `period_s`."""
+    with cloud.read() as session:
+        return answer(views.traffic(session, release, now=cloud.clock(), period_s=period_s))
 
 
 async def _receive(request: Request, archive: Path) -> None:

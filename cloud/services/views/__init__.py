@@ -38,8 +38,10 @@ from cloud.services.views.rollouts import (
     rollout,
     rollouts,
 )
+from cloud.services.views.traffic import PERIOD_S, Traffic, traffic
 
 __all__ = [
+    "PERIOD_S",
     "ArtifactLine",
     "DeviceLine",
     "DeviceView",
@@ -52,6 +54,7 @@ __all__ = [
     "ReleaseLine",
     "RolloutLine",
     "RolloutView",
+    "Traffic",
     "WindowLine",
     "artifacts",
     "device",
@@ -68,6 +71,7 @@ __all__ = [
     "releases",
     "rollout",
     "rollouts",
+    "traffic",
     "version",
     "windows",
 ]

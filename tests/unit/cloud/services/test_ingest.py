@@ -155,6 +155,32 @@ def test_strangers_and_revoked_devices_are_refused(cloud: Cloud) -> None:
     assert stored(cloud) == []
 
 
+def test_a_release_is_summed_over_all_devices(cloud: Cloud) -> None:
+    digests = cloud.release()
+    latency = histogram.of(
+        (1.0, 2.0, 4.0), np.array([0.5, 1.5, 1.5, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 9.0])
+    )
+    for name, seqs in (("a", (1, 2)), ("b", (1,))):
+        if name == "b":
+            enrol(cloud, "b").connect()
+        windows = [
+            window(
+                seq, sha256=digests["litert-cpu"], ended=cloud.clock.now, latency_ms=latency,
+                classes={3: 9, 7: 1}, merged=seq,
+            )
+            for seq in seqs
+        ]  # fmt: skip
+        ingest.telemetry(cloud.context, TelemetryBatch(device=name, windows=windows))
+    with cloud.context.read() as session:
+        litert, onnx = views.traffic(session, "digits@1", now=cloud.clock.now)
+        later = views.traffic(session, "digits@1", now=cloud.clock.now + 7200)
+    assert (onnx.target, onnx.devices, onnx.inferences) == ("onnx-cpu", 0, 0)
+    assert (litert.devices, litert.windows, litert.inferences, litert.left_out) == (2, 4, 30, 0)
+    assert (litert.latency_ms_p50, litert.latency_ms_p95) == (4.0, 4.0)
+    assert litert.classes == {"3": 27, "7": 3}
+    assert [each.inferences for each in later] == [0, 0]
+
+
 def test_the_registry_sees_drift_by_itself(cloud: Cloud) -> None:
     """Blurred inputs after sharp ones: the same detector, over merged windows, turns once."""
     names = features.names_for(IMAGE, [])
