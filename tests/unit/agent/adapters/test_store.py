@@ -136,7 +136,7 @@ def test_a_digest_cannot_leave_the_folder(store: Store, digest: str):
 
 
 def test_a_damaged_trust_store_falls_back_to_the_enrolment(store: Store):
-    from support.virtual_agent import Cloud
+    from support.virtual_cloud import Cloud
 
     cloud = Cloud()
     enrolment = Enrolment(

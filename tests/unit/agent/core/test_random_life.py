@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.virtual_agent import Cloud, Device, PowerCutError
+from support.virtual_agent import Device, PowerCutError
+from support.virtual_cloud import Cloud
 
 from agent.core.states import SETTLED, TERMINAL, State
 

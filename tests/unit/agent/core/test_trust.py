@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.virtual_agent import NOW, Cloud, Device
+from support.virtual_agent import Device
+from support.virtual_cloud import NOW, Cloud
 
 from agent.core.states import State
 from fleet.wire import codec, envelope

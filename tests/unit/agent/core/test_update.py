@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from support.virtual_agent import Cloud, Device, PowerCutError
+from support.virtual_agent import Device, PowerCutError
+from support.virtual_cloud import Cloud
 
 from agent.core import commands as cmd
 from agent.core.states import State
