@@ -132,7 +132,21 @@ def _parse(path: Path, data: bytes) -> ModelProto:
         raise ModelError(
             f"{path}: expected an ONNX model with a graph, found none; export it again"
         )
+    for text in _texts(model):
+        if not isinstance(text, str):  # protobuf hands over bytes where a text is not UTF-8
+            raise ModelError(
+                f"{path}: expected names in UTF-8, found {text!r}; the file is damaged, export it again"
+            )
     return model
+
+
+def _texts(model: ModelProto) -> Iterator[object]:
+    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    for node in (*nodes, *(node for function in model.functions for node in function.node)):
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+    for named in (*model.graph.input, *model.graph.output, *_tensors(model), *model.functions):
+        yield named.name
+    yield from (opset.domain for opset in model.opset_import)
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
