@@ -51,10 +51,19 @@ def _missing(part: str) -> str:
         return "no mosquitto: run make test-deps as root"
     if part == "postgresql" and postgresql_bin() is None:
         return "no PostgreSQL server: run make test-deps as root"
+    if part == "toolchain":
+        return _missing_toolchains()
     return ""
 
 
-_PARTS = ("corpus", "browser", "mosquitto", "postgresql")
+def _missing_toolchains() -> str:
+    from compiler.toolchains import catalog, install
+
+    absent = [name for name in catalog.names() if not install.is_installed(catalog.get(name))]
+    return f"no toolchain {', '.join(absent)}: run outrider toolchain install" if absent else ""
+
+
+_PARTS = ("corpus", "browser", "mosquitto", "postgresql", "toolchain")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
