@@ -50,7 +50,8 @@ setup: $(VENV)/.self ## Set up the environment; its commands are in .venv/bin.
 demo: $(VENV)/.self ## Tell the whole story on this machine (ARGS=--once: without waiting, and exit).
 	@PATH="$(CURDIR)/$(BIN):$$PATH" outrider demo $(ARGS)
 
-test: lint types tests agent-tests ## Lint, types, import contracts, all tests, and the agent's under Python 3.10 and 3.12.
+test: lint types ## Lint, types, import contracts, all tests, and beside them the agent's under Python 3.10 and 3.12.
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target tests agent-tests
 
 lint: $(VENV)/.dev $(VENV)/.self ## Style, formatting and the layers' contracts.
 	@$(BIN)/ruff check .
@@ -61,9 +62,11 @@ types: $(VENV)/.dev $(VENV)/.self ## Static types, strict.
 	@$(BIN)/mypy
 
 tests: $(VENV)/.dev $(VENV)/.self ## All tests under Python 3.11 (ARGS: pytest options).
-	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest --durations=15 $(ARGS)
 
-agent-tests: agent-tests-3.10 agent-tests-3.12 ## What a device imports, under the interpreters that devices bring.
+agent-tests: ## What a device imports, under the interpreters that devices bring.
+	@$(MAKE) --no-print-directory agent-tests-3.10
+	@$(MAKE) --no-print-directory agent-tests-3.12
 
 agent-tests-%: $(VENV)/.tools
 	@python="$(call find_python,$*)"; \
@@ -73,7 +76,7 @@ agent-tests-%: $(VENV)/.tools
 	else \
 		$(MAKE) --no-print-directory $(VENV)-$*/.self AGENT_PYTHON="$$python"; \
 		echo "agent tests under Python $* ($$python)"; \
-		$(VENV)-$*/bin/python -m pytest -m agent $(ARGS); \
+		$(VENV)-$*/bin/python -m pytest -q -p no:cacheprovider -m agent $(ARGS); \
 	fi
 
 $(VENV)-%/.self: $(LOCKS)/agent-test-%.lock pyproject.toml $(VENV)/.tools

@@ -67,10 +67,17 @@ _PARTS = ("corpus", "browser", "mosquitto", "postgresql", "toolchain")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out, where only the agent's dependencies are installed, files without agent tests."""
-    if not AGENT_ONLY or collection_path.suffix != ".py" or collection_path.name == "conftest.py":
+    """Leave out, where only the agent's dependencies are installed, files and folders without agent tests."""
+    if not AGENT_ONLY:
         return None
-    return True if "pytest.mark.agent" not in collection_path.read_text() else None
+    if collection_path.is_dir():
+        return None if any(map(_has_agent_tests, collection_path.rglob("test_*.py"))) else True
+    ours = collection_path.name == "conftest.py" or _has_agent_tests(collection_path)
+    return None if ours else True
+
+
+def _has_agent_tests(path: Path) -> bool:
+    return path.suffix == ".py" and "pytest.mark.agent" in path.read_text()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
