@@ -47,7 +47,10 @@ $(VENV)/.self: pyproject.toml $(VENV)/.run
 setup: $(VENV)/.self ## Set up the environment; its commands are in .venv/bin.
 	@echo 'ready: export PATH="$(CURDIR)/$(BIN):$$PATH"'
 
-demo: $(VENV)/.self ## Tell the whole story on this machine (ARGS=--once: without waiting, and exit).
+toolchains: $(VENV)/.self ## Install the compilers' environments, locked; what is there is left alone.
+	@$(BIN)/outrider toolchain install --json > /dev/null
+
+demo: $(VENV)/.self toolchains ## Tell the whole story on this machine (ARGS=--once: without waiting, and exit).
 	@PATH="$(CURDIR)/$(BIN):$$PATH" outrider demo $(ARGS)
 
 test: lint types ## Lint, types, import contracts, all tests, and beside them the agent's under Python 3.10 and 3.12.
@@ -61,7 +64,7 @@ lint: $(VENV)/.dev $(VENV)/.self ## Style, formatting and the layers' contracts.
 types: $(VENV)/.dev $(VENV)/.self ## Static types, strict.
 	@$(BIN)/mypy
 
-tests: $(VENV)/.dev $(VENV)/.self ## All tests under Python 3.11 (ARGS: pytest options).
+tests: $(VENV)/.dev $(VENV)/.self toolchains ## All tests under Python 3.11 (ARGS: pytest options).
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest --durations=15 $(ARGS)
 
 agent-tests: ## What a device imports, under the interpreters that devices bring.
