@@ -35,7 +35,7 @@ from simulator.virtual.schedule import Schedule
 TENANT = "default"
 TICK_S = 2.0
 FLUSH_S = 0.05
-BANDWIDTH_BYTES_S = 1 << 20
+BANDWIDTH_BYTES_S = 100_000
 MODELS = ("alpha", "beta")
 
 

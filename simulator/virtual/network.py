@@ -33,10 +33,10 @@ class NetworkFault:
 
     loss: float = 0.05
     duplication: float = 0.05
-    slow: float = 0.1
+    slow: float = 0.15
     slow_s: float = 20.0
-    partition_every_s: float = 900.0
-    partition_s: float = 900.0
+    partition_every_s: float = 500.0
+    partition_s: float = 600.0
 
 
 FAST_S = (0.005, 0.2)

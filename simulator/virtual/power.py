@@ -19,8 +19,8 @@ class PowerFault:
         busy: share of cuts that wait until the device is doing something, and hit the middle of it.
     """
 
-    cut_every_s: float = 1200.0
-    off_s: float = 600.0
+    cut_every_s: float = 600.0
+    off_s: float = 300.0
     busy: float = 0.7
 
 

@@ -240,7 +240,7 @@ class World:
             enrolment=self.backend.enrol(name, key, hardware_class),
             folder=self._folder / name,
             clock_error_s=rng.choice((0.0, 0.0, 3.0, -EPOCH)),
-            buffer_bytes=rng.choice((64 << 10, 8 << 20)),
+            buffer_bytes=rng.choice((10 << 10, 8 << 20)),
             rate=rng.choice((0.0, 0.2, 2.0)),
             trouble={},
         )
