@@ -5,7 +5,7 @@ Rules:
 - Each row proves itself by a CRC-32; a row that does not is dropped and counted. A damaged file is set
   aside (one is kept) and a new one begun: the daemon always starts.
 - Bounded in bytes. Over the bound, windows that were never sent merge, oldest first; only then rows are
-  evicted, reports last. What is lost is counted and told.
+  evicted: events, then windows (a merged one holds many), reports last. What is lost is counted and told.
 - A row leaves when it is acknowledged. Its key is (boot epoch, sequence number), never the row's
   position: a torn WAL may lose a suffix, and positions then come again.
 """
@@ -154,7 +154,7 @@ class Buffer:
         target = int(self._max_bytes * _LOW_WATER)
         while self._bytes > target and self._merge_some():
             pass
-        for condition in ("kind != 'reported'", "1"):
+        for condition in ("kind = 'event'", "kind != 'reported'", "1"):
             while self._bytes > target and self._rows > 1:
                 with self._db:
                     before = self._rows

@@ -223,6 +223,8 @@ class Machine:
         self.service.promoted(running, url)
         if running is self.service.candidate:
             self.trial.promoted()
+        elif running is self.service.incumbent:
+            self.trial.incumbent_promoted(running)
 
     def worker_counted(self, running: Running, figures: Figures) -> None:
         """A worker handed its figures over."""

@@ -183,9 +183,14 @@ class Service:
     # --- what workers answer ---------------------------------------------------------------------
 
     def loaded(self, running: Running, features: list[Feature]) -> None:
-        """A worker has its artifact in memory; an incumbent answers at once."""
+        """A worker has its artifact in memory; an incumbent answers, unless a candidate does already."""
         running.features, running.phase = features, Phase.LOADED
-        if running is self.incumbent:
+        if running is not self.incumbent:
+            return
+        candidate = self.candidate
+        if candidate is not None and candidate.phase in {Phase.PROMOTING, Phase.SERVING}:
+            running.phase, running.since = Phase.STANDBY, self._ctx.now
+        else:
             self.promote(running)
 
     def promoted(self, running: Running, url: str) -> None:

@@ -104,6 +104,11 @@ class Trial:
         if incumbent is not None and incumbent.phase is Phase.SERVING:
             self._service.rest(incumbent)
 
+    def incumbent_promoted(self, incumbent: Running) -> None:
+        """The incumbent answers; after a restart it may come up later than its candidate, and rests."""
+        if self._mover.state is State.PROBATION:
+            self._service.rest(incumbent)
+
     def counted(self, inferences: int, errors: int) -> None:
         """The candidate has answered."""
         if self._probation is not None:

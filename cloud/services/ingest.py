@@ -171,11 +171,18 @@ def _first_time(
 
 
 def _model_at_birth(unit: Unit, device: Device, status: ModelStatus, message: Birth) -> None:
-    """Take over what the device says it runs; a report's figures stay while they still fit."""
+    """Take over what the device says it runs; a report's figures stay while they still fit.
+
+    A birth may be overtaken by a report that ends the assignment which it speaks of, or come again
+    later: the end of an assignment stays until a newer assignment is spoken of.
+    """
     devices = Devices(unit.session)
     row = devices.model(device.id, status.model)
     if row is None:
         row = DeviceModel(device=device.id, model=status.model)
+    elif row.terminal and message.assignment_counter <= row.counter:
+        row.previous_release, row.url = status.previous_release, status.url
+        return
     release = id_of(status.model, status.release)
     same = (row.release, row.sha256, row.state) == (release, status.sha256, status.state)
     row.release, row.sha256, row.state = release, status.sha256, status.state

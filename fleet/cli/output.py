@@ -20,8 +20,8 @@ from rich.table import Table
 
 from fleet.errors import OutriderError
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 
 def emit(data: Any, *, as_json: bool, human: Callable[[], None]) -> None:

@@ -125,11 +125,12 @@ class World:
         )
         self.invariants = Invariants(self.backend.context)
         fault = NetworkFault() if "network" in spec.faults else None
-        self.network = Network(self.schedule, self._rng("network"), self.backend.receive, fault)
+        self.network = Network(self.schedule, self._rng("network"), self._receive, fault)
         self.power = Power(
             self.schedule, self._rng("power"), PowerFault() if "power" in spec.faults else None
         )
         self.devices = [self._device(f"dev-{i:03}") for i in range(spec.devices)]
+        self._by_name = {device.name: device for device in self.devices}
         troubles = {device.name: device.born.trouble for device in self.devices}
         interval_s = max(900.0, spec.hours * 3600.0 / 4)
         self.operator = Operator(
@@ -204,6 +205,11 @@ class World:
         if self._log_watch.first is not None:
             raise self._log_watch.first
 
+    def _receive(self, device: str, kind: str, payload: bytes) -> None:
+        self.backend.receive(device, kind, payload)
+        if kind in {"birth", "reported"}:
+            self.invariants.reported(self._by_name[device])
+
     def _before(self, device: Device, command: cmd.Command) -> None:
         self._note_signed()
         self.invariants.before(device, command)
@@ -240,7 +246,7 @@ class World:
             enrolment=self.backend.enrol(name, key, hardware_class),
             folder=self._folder / name,
             clock_error_s=rng.choice((0.0, 0.0, 3.0, -EPOCH)),
-            buffer_bytes=rng.choice((10 << 10, 8 << 20)),
+            buffer_bytes=rng.choice((16 << 10, 8 << 20)),
             rate=rng.choice((0.0, 0.2, 2.0)),
             trouble={},
         )

@@ -8,6 +8,7 @@ from support.virtual_agent import Device, PowerCutError
 from support.virtual_cloud import Cloud
 
 from agent.core import commands as cmd
+from agent.core import events as ev
 from agent.core.states import State
 from fleet.wire.messages import CommandOp
 
@@ -451,3 +452,33 @@ def test_stopping_ends_every_worker_and_keeps_the_last_figures(cloud: Cloud):
     rows = [r for r in device.disk.rows if r.kind == "telemetry"]
     assert rows
     assert msgspec.msgpack.decode(rows[-1].payload)["inferences"] > 0
+
+
+def test_after_a_restart_an_incumbent_that_comes_up_after_its_candidate_rests(cloud: Cloud):
+    device = Device(cloud, good_answers=20)
+    cloud.assign(cloud.release("digits", "1"))
+    device.connect()
+    device.run(60)
+    cloud.assign(cloud.release("digits", "2"))
+    device.push("desired", cloud.desired())
+    while device.model().state is not State.SELF_TESTING:
+        device.run(0.1)
+    real, slow = device._post, []
+
+    def slow_to_load(event, after=0.01):
+        if isinstance(event, ev.WorkerReady) and not slow:
+            slow.append(event.worker)
+            after = 5.0
+        real(event, after)
+
+    device._post = slow_to_load
+    device.boot()
+    overlapping = 0
+    for _ in range(600):
+        device.run(0.1)
+        serving = [worker for worker, known in device.workers.items() if known["serving"]]
+        overlapping += len(serving) > 1
+    assert slow
+    assert overlapping <= 1
+    assert device.model().state is State.COMMITTED
+    assert device.answering() == "2"

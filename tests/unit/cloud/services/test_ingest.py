@@ -17,9 +17,18 @@ from fleet.artifact.manifest import TensorSpec
 from fleet.drift import calibrate
 from fleet.registry.errors import NotFoundError
 from fleet.registry.repositories import Devices, Telemetry
+from fleet.registry.tables import DeviceModel
 from fleet.telemetry import features, histogram
 from fleet.telemetry.window import DriftVerdict, Window
-from fleet.wire.messages import Birth, Event, EventLevel, ModelStatus, Status, TelemetryBatch
+from fleet.wire.messages import (
+    Birth,
+    Event,
+    EventLevel,
+    ModelStatus,
+    Reported,
+    Status,
+    TelemetryBatch,
+)
 
 SHA = "ab" * 32
 IMAGE = [TensorSpec(name="image", dtype="float32", shape=[None, 3, 8, 8])]
@@ -90,8 +99,6 @@ def test_rows_of_all_kinds_share_one_sequence(cloud: Cloud) -> None:
 
 def test_a_terminal_report_never_regresses(cloud: Cloud) -> None:
     def report(seq: int, state: str, *, counter: int = 1, epoch: str = "epoch-1") -> str:
-        from fleet.wire.messages import Reported
-
         message = Reported(
             device="a", boot_epoch=epoch, seq=seq, model="digits", release="1", sha256=SHA,
             assignment_counter=counter, state=state, at=1.0,
@@ -110,6 +117,28 @@ def test_a_terminal_report_never_regresses(cloud: Cloud) -> None:
     assert report(1, "fetching", epoch="epoch-2") == "committed", "after a restart, same assignment"
     assert report(2, "fetching", counter=2, epoch="epoch-2") == "fetching", "a newer assignment"
     assert report(9, "failed", counter=1) == "fetching", "an older assignment's report, much later"
+
+
+def test_a_birth_that_comes_late_does_not_take_back_the_end_of_an_assignment(cloud: Cloud) -> None:
+    device = enrol(cloud, "b")
+    under_way = ModelStatus(model="digits", release="1", sha256=SHA, state="fetching")
+
+    def born(counter: int) -> DeviceModel:
+        device.connect(models=[under_way], assignment_counter=counter)
+        with cloud.context.read() as session:
+            row = Devices(session).model("b", "digits")
+            assert row is not None
+            return row
+
+    assert born(5).state == "fetching"
+    message = Reported(
+        device="b", boot_epoch="e", seq=7, model="digits", release="2", sha256=SHA,
+        assignment_counter=5, state="failed", at=1.0, terminal=True, error_code="agent.self_test",
+    )  # fmt: skip
+    ingest.reported(cloud.context, message)
+    late = born(5)
+    assert (late.state, late.error_code) == ("failed", "agent.self_test")
+    assert born(6).state == "fetching", "a newer assignment is spoken of"
 
 
 def test_a_birth_sets_what_the_device_is_and_runs(cloud: Cloud) -> None:
