@@ -93,7 +93,7 @@ class Watch:
         folder = (
             self._world.folder / "pids"
             if process in self._world.devices
-            else self._world.data / "pids"
+            else self._world.data / "run"
         )
         path = folder / f"{process}.pid"
 
