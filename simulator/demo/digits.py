@@ -54,17 +54,14 @@ def write_folder(folder: Path, *, version: int = 1) -> Path:
         The folder: ``outrider.toml``, ``model.onnx``, ``calibration.npz``, ``evaluation.npz``.
     """
     import onnx
+    from threadpoolctl import threadpool_limits
 
     images, labels = _load()
     order = np.random.default_rng(7).permutation(len(images))
     train, calibration, evaluation = np.split(order, [TRAINING, TRAINING + CALIBRATION])
-    model = _train(
-        images[train],
-        labels[train],
-        filters=12 + 8 * version,
-        hidden=32 + 16 * version,
-        seed=version,
-    )
+    size = {"filters": 12 + 8 * version, "hidden": 32 + 16 * version}
+    with threadpool_limits(1):  # the work is so small that more threads only wait for each other
+        model = _train(images[train], labels[train], **size, seed=version)
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(folder / "model.onnx"))
     for name, rows in (("calibration", calibration), ("evaluation", evaluation)):

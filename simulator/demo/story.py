@@ -150,8 +150,9 @@ class Story:
             self._say(f"{device.name}: enrolled by claim code and certificate request")
         online = wait_for(self._watch.all_online, what="three devices online", timeout_s=60)
         return {
-            "release": release["release"],
-            "variants": len(release["variants"]),
+            "release": release["release"]["id"],
+            "variants": [variant["target"] for variant in release["release"]["variants"]],
+            "left_out": release["left_out"],
             "devices_online": online,
         }
 
@@ -271,9 +272,8 @@ class Story:
 
     def _compile(self, version: int, targets: tuple[str, ...] = TARGETS) -> dict[str, Any]:
         asked = [option for target in targets for option in ("--target", target)]
-        report: dict[str, Any] = self.world.cli(
-            "compile", f"{self._model}@{version}", *asked, timeout_s=600
-        )
+        job = self.world.cli("compile", f"{self._model}@{version}", *asked, timeout_s=600)
+        report: dict[str, Any] = job["report"]
         for target in report["targets"]:
             for line in _candidate_lines(target):
                 self._say(line)
@@ -282,7 +282,7 @@ class Story:
     def _start_rollout(self, version: int) -> str:
         waves = ("--wave", "34", "--wave", "100", "--soak", "1s")
         started = self.world.cli("rollout", "start", f"{self._model}@{version}", *waves)
-        return str(started["id"])
+        return str(started["line"]["id"])
 
     def _follow(self, rollout: str, *, until: tuple[str, ...]) -> dict[str, Any]:
         """Wait for a rollout's state, telling each change of a device on the way."""
@@ -362,6 +362,6 @@ def _candidate_lines(target: dict[str, Any]) -> list[str]:
             else "not run on this host"
         )
         lines.append(
-            f"{target['target']}: {candidate['recipe']}: {candidate['status']}: {figures} {candidate.get('reason') or ''}"
+            f"{target['target']}: {candidate['recipe']}: {candidate['verdict']}: {figures} {candidate.get('reason') or ''}"
         )
     return lines
