@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from agent.core.machine import Machine
 from fleet.wire import codec
-from fleet.wire.messages import Birth, ModelStatus
+from fleet.wire.messages import Birth, ModelStatus, RuntimeInfo
 
 if TYPE_CHECKING:
     from agent.core.core import Core
@@ -29,6 +32,26 @@ def birth(core: Core) -> None:
         labels=ctx.settings.labels,
     )
     ctx.publish("birth", codec.to_json(message), counter=ctx.next_seq())
+
+
+def permitted(installed: Sequence[RuntimeInfo], allowed: Sequence[str]) -> list[RuntimeInfo]:
+    """The runtimes as the cloud should see them: in the device's order of preference.
+
+    Args:
+        installed: what was found on this device.
+        allowed: names from the configuration, best first; empty allows all as they were found.
+    """
+    if not allowed:
+        return list(installed)
+    order = {name: place for place, name in enumerate(allowed)}
+    refused = "not among the runtimes that this device's configuration allows"
+    seen = [
+        info
+        if info.name in order
+        else msgspec.structs.replace(info, available=False, reason=refused)
+        for info in installed
+    ]
+    return sorted(seen, key=lambda info: order.get(info.name, len(order)))
 
 
 def _status(machine: Machine) -> ModelStatus:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.core import events as ev
-from agent.core.birth import birth
+from agent.core.birth import birth, permitted
 from agent.core.commands import Append, Command, Discard, SaveDevice, SaveTrust, Sense
 from agent.core.context import Context, Settings
 from agent.core.downlink import Downlink
@@ -138,8 +138,7 @@ class Core:
 
     def usable_runtimes(self) -> set[str]:
         """Names of the runtimes that are installed and allowed."""
-        allowed = self.ctx.settings.runtimes
-        return {r.name for r in self.runtimes if r.available and (not allowed or r.name in allowed)}
+        return {r.name for r in self.runtimes if r.available}
 
     def say_birth(self) -> None:
         """Tell the cloud that this device is here; it answers with what is desired."""
@@ -161,7 +160,7 @@ class Core:
     def _booted(self, event: ev.Booted) -> None:
         self.ctx.set_wall(event.wall)
         self._trust = Trust(self.ctx, event.trust, enrolled=event.enrolled)
-        self.runtimes = list(event.runtimes)
+        self.runtimes = permitted(event.runtimes, self.ctx.settings.runtimes)
         self._found = event.slots
         self.device = DeviceRecord(
             command_counter=event.device.command_counter, starts=event.device.starts + 1

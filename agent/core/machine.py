@@ -221,6 +221,7 @@ class Machine:
         if running.phase is not Phase.PROMOTING:
             return
         self.service.promoted(running, url)
+        self._mover.url = url
         if running is self.service.candidate:
             self.trial.promoted()
         elif running is self.service.incumbent:

@@ -19,11 +19,15 @@ class Mover:
     Args:
         ctx: the core's surroundings.
         record: as it was persisted, or new.
+
+    Attributes:
+        url: where the model answers on this device, once it does; told with each report.
     """
 
     def __init__(self, ctx: Context, record: ModelRecord) -> None:
         self._ctx = ctx
         self.record = record
+        self.url = ""
 
     @property
     def state(self) -> State:
@@ -59,7 +63,7 @@ class Mover:
         if state in TERMINAL and record.settled_counter != counter:
             changes |= {"settled_counter": counter, "settled_as": state.value}
         self.save(**changes, state=state)
-        report(self._ctx, self.record, figures=figures)
+        report(self._ctx, self.record, figures=figures, url=self.url)
         return True
 
     def end_refused(self, code: str, detail: str) -> None:

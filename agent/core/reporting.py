@@ -19,6 +19,7 @@ def report(
     *,
     figures: dict[str, float] | None = None,
     progress: float = 0.0,
+    url: str = "",
 ) -> None:
     """Buffer a report of where `record` stands, unless that would take an end back."""
     if record.settled_counter >= record.counter and record.settled_as != record.state.value:
@@ -40,6 +41,7 @@ def report(
         error_code=record.error_code,
         detail=record.detail[:2000],
         figures=figures or {},
+        url=url,
     )
     ctx.append("reported", seq, codec.to_json(message))
     ctx.log(

@@ -212,6 +212,7 @@ def _model_at_report(unit: Unit, message: Reported) -> None:
     row.progress = min(1.0, max(0.0, message.progress))
     row.error_code, row.detail = message.error_code, message.detail
     row.figures = dict(message.figures)
+    row.url = message.url or row.url
     row.boot_epoch, row.seq, row.updated_at = message.boot_epoch, message.seq, unit.now
     devices.add(row)
 

@@ -100,6 +100,7 @@ class Reported(Message, frozen=True):
     error_code: str = ""
     detail: str = ""
     figures: Mapping[str, float | None] = {}
+    url: str = ""
 
 
 class EventLevel(str, Enum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -24,7 +25,8 @@ from simulator.faults.relay import Relay
 
 TARGETS = ("litert-cpu", "onnx-cpu", "rtx-ada")
 OFFLINE_S = 4 * WINDOW_S
-VICTIMS = ("broker", "cloud", "agent")
+LITERT_FIRST = ("litert", "onnxruntime")
+ONNX_FIRST = ("onnxruntime", "litert")
 
 
 @dataclass
@@ -130,7 +132,9 @@ class Story:
         report = self._compile(1)
         statuses = {t["target"]: t["status"] for t in report["targets"]}
         expected = {"litert-cpu": "accepted", "onnx-cpu": "accepted", "rtx-ada": "unproven"}
-        if statuses != expected:
+        own = self.plan.model_folder is not None
+        enough = "accepted" in statuses.values() if own else statuses == expected
+        if not enough:
             reasons = {t["target"]: t.get("reason") for t in report["targets"]}
             raise DemoError(f"expected the targets {expected}, found {statuses}: {reasons}")
         return {"targets": [_target_figures(t) for t in report["targets"]]}
@@ -142,9 +146,9 @@ class Story:
         relay = Relay(endpoints["broker_host"], int(endpoints["broker_port"]))
         root = self.plan.folder
         for device in (
-            Device("camera-1", root / "camera-1", "litert"),
-            Device("camera-2", root / "camera-2", "onnxruntime", faulty_release=f"{self._model}@2"),
-            Device("camera-3", root / "camera-3", "litert", relay=relay),
+            Device("camera-1", root / "camera-1", LITERT_FIRST),
+            Device("camera-2", root / "camera-2", ONNX_FIRST, faulty_release=f"{self._model}@2"),
+            Device("camera-3", root / "camera-3", LITERT_FIRST, relay=relay),
         ):
             self.world.add_device(device)
             self._say(f"{device.name}: enrolled by claim code and certificate request")
@@ -158,16 +162,13 @@ class Story:
 
     def roll_out(self) -> dict[str, Any]:
         """Roll out in two waves, then answer real traffic."""
+        self.world.start_traffic(self._folder)
         killer = self._killer()
         rollout = self._start_rollout(1)
         final = self._follow(rollout, until=("succeeded",))
         if killer is not None:
             killer.join()
-        self.world.start_traffic(self._folder)
-        scores = {}
-        for device in self.world.devices:
-            self._send_traffic(device, 1)
-            scores[device] = self._ask("score", device=device)
+        scores = {device: self._ask("score", device=device) for device in self.world.devices}
         reference = self._watch.reference_metric(self._model, 1)
         return {
             "rollout": final["line"]["state"],
@@ -237,12 +238,8 @@ class Story:
 
     def fail_and_roll_back(self) -> dict[str, Any]:
         """Roll out a version that fails on one device; gate, local rollback, operator's rollback."""
-        folder = self._folder
-        if self.plan.model_folder is None:
-            folder = digits.write_folder(self.plan.folder / "model-2", version=2)
-        self.world.cli(
-            "model", "push", str(folder), *(("--new-version",) if self.plan.model_folder else ())
-        )
+        folder = self._second_version()
+        self.world.cli("model", "push", str(folder))
         self._compile(2, targets=TARGETS[:2])
         self.world.cli("release", "create", f"{self._model}@2")
         rollout = self._start_rollout(2)
@@ -270,6 +267,16 @@ class Story:
             "failed_requests": 0,
         }
 
+    def _second_version(self) -> Path:
+        """Other digits trained anew; of the user's own model the same, described anew."""
+        folder = self.plan.folder / "model-2"
+        if self.plan.model_folder is None:
+            return digits.write_folder(folder, version=2)
+        shutil.copytree(self.plan.model_folder, folder)
+        with (folder / "outrider.toml").open("a", encoding="utf-8") as description:
+            description.write("\n# Pushed again as the demo's second version.\n")
+        return folder
+
     def _compile(self, version: int, targets: tuple[str, ...] = TARGETS) -> dict[str, Any]:
         asked = [option for target in targets for option in ("--target", target)]
         job = self.world.cli("compile", f"{self._model}@{version}", *asked, timeout_s=600)
@@ -296,6 +303,7 @@ class Story:
                 if told.get(member["device"]) != line:
                     told[member["device"]] = line
                     self._say(f"{view['line']['release']}: {line}")
+                self._send_traffic(member["device"])
             if state in {"aborted", "rolled_back", "paused"} and state not in until:
                 raise DemoError(f"rollout {rollout} is {state}: {reason}")
             return view if state in until else None
@@ -304,13 +312,11 @@ class Story:
             reached, what=f"rollout {rollout} to be {' or '.join(until)}", timeout_s=120
         )
 
-    def _send_traffic(self, device: str, version: int) -> None:
-        url = wait_for(
-            lambda: self._watch.model_on(device, self._model).get("url"),
-            what=f"{device} to serve {self._model}@{version}",
-            timeout_s=30,
-        )
-        self._ask("route", device=device, url=url, model=self._model)
+    def _send_traffic(self, device: str) -> None:
+        """Let the application talk to a device as soon as that serves the model, wherever it does."""
+        url = self._watch.model_on(device, self._model).get("url")
+        if url:
+            self._ask("route", device=device, url=url, model=self._model)
 
     def _ask(self, op: str, **parameters: Any) -> dict[str, Any]:
         if self.world.traffic is None:

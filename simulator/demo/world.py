@@ -41,7 +41,7 @@ class Device:
 
     name: str
     folder: Path
-    runtime: str
+    runtimes: tuple[str, ...]
     relay: Relay | None = None
     faulty_release: str = ""
     ports: dict[str, int] = field(default_factory=dict)
@@ -248,7 +248,7 @@ class Traffic:
 def _config(device: Device) -> str:
     lines = [
         f'state_dir = "{device.folder / "state"}"',
-        f'runtimes = ["{device.runtime}"]',
+        f"runtimes = {json.dumps(device.runtimes)}",
     ]
     if device.faulty_release:
         lines.append('runtime_wrapper = "simulator.faults.runtime:wrong_answers"')
