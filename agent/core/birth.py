@@ -31,7 +31,7 @@ def birth(core: Core) -> None:
         buffered=core.uplink.waiting,
         labels=ctx.settings.labels,
     )
-    ctx.publish("birth", codec.to_json(message), counter=ctx.next_seq())
+    ctx.publish("birth", codec.to_json(message), counter=0)  # unnumbered: nothing waits for its ack
 
 
 def permitted(installed: Sequence[RuntimeInfo], allowed: Sequence[str]) -> list[RuntimeInfo]:
