@@ -29,8 +29,8 @@ from fleet.telemetry import histogram
 WINDOWS_N: Final = (16, 32, 64, 128, 256, 512, 1024)
 """Window sizes, in samples, for which thresholds are drawn."""
 
-ALPHA: Final = 0.001
-"""Nominal rate of false alarms per window, over all features together."""
+ALPHA: Final = 1e-6
+"""Nominal rate of false alarms per window, over all features together: at a window a minute, .04 a month."""
 
 _DRAWS: Final = 4000
 _RESOLVED: Final = 0.01

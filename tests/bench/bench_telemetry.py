@@ -32,7 +32,7 @@ def main() -> None:
     merging = harness.interleaved(
         {"merge": lambda: reduce(histogram.merge, small)}, rounds=3, warmup=1
     )
-    feature = calibrate.feature("input:x:mean", values[:2000], rng=rng, alpha=0.001, features_n=1)
+    feature = calibrate.feature("input:x:mean", values[:2000], rng=rng, features_n=1)
     window = histogram.of(feature.reference.edges, rng.normal(size=128))
     judging = harness.interleaved(
         {"judge": lambda: detect.judge([feature], {feature.name: window})}, rounds=200
