@@ -22,7 +22,7 @@ from agent.core.context import Settings
 from agent.core.core import Core
 from agent.core.events import Booted, Stopping
 from agent.effects import Effects, Parts
-from agent.errors import ConfigError
+from agent.errors import ConfigError, DiskError
 from agent.runtimes import registry
 from agent.serving.workers import ProcessWorkers
 from agent.shell import Shell
@@ -78,7 +78,10 @@ async def _run(config: Config, store: Store) -> None:
     control = Server(config.state_path, core.status)
     log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})
     try:
-        await control.start()
+        try:
+            await control.start()
+        except DiskError as error:  # nobody can ask how it is, but models answer
+            log.line("error", error.code, str(error))
         link.start()
         await shell.run(core, effects, booted)
     finally:

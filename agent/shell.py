@@ -48,6 +48,8 @@ class Shell:
             return self._next_up.popleft()
         if self._wall.jumped():
             return ev.WallClock(wall=clock.wall())
+        if not self._queue.empty():
+            return self._queue.get_nowait()
         times = [time for time in deadlines if time is not None]
         wait_s = max(0.0, min(times) - clock.monotonic()) if times else None
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from agent.core.status import AgentStatus
-from agent.errors import LinkError
+from agent.errors import DiskError, LinkError
 
 NAME = "control.sock"
 _TIMEOUT_S = 5.0
@@ -42,16 +42,23 @@ class Server:
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> None:
-        """Listen; a socket that a dead daemon left is replaced."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / NAME).unlink()
-        with _address(self._folder) as address:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            mask = os.umask(0o177)
-            try:
+        """Listen; a socket that a dead daemon left is replaced.
+
+        Raises:
+            DiskError: the folder cannot be written.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder / NAME).unlink()
+            with _address(self._folder) as address:
                 sock.bind(address)
-            finally:
-                os.umask(mask)
+        except OSError as error:
+            sock.close()
+            raise DiskError(f"{self._folder / NAME}: {error.strerror or error}") from None
+        finally:
+            os.umask(mask)
         sock.setblocking(False)
         self._server = await asyncio.start_unix_server(self._answer, sock=sock)
 

@@ -228,11 +228,18 @@ def free_bytes(folder: Path) -> int:
 def lock(path: Path) -> int:
     """Take a lock that ends with the process; returns the descriptor that holds it.
 
+    A disk that became read-only still has the file of before, and that can be locked.
+
     Raises:
         RunningError: another process holds it.
     """
     with _ours(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

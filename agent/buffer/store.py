@@ -3,7 +3,8 @@
 Rules:
 - One connection, one process, WAL, ``synchronous=FULL``: what was appended survives a power cut.
 - Each row proves itself by a CRC-32; a row that does not is dropped and counted. A damaged file is set
-  aside (one is kept) and a new one begun: the daemon always starts.
+  aside (one is kept) and a new one begun; on a disk that cannot be written rows wait in memory. The
+  daemon always starts.
 - Bounded in bytes. Over the bound, windows that were never sent merge, oldest first; only then rows are
   evicted: events, then windows (a merged one holds many), reports last. What is lost is counted and told.
 - A row leaves when it is acknowledged. Its key is (boot epoch, sequence number), never the row's
@@ -27,6 +28,8 @@ from agent.errors import DiskError
 ROW_OVERHEAD_BYTES = 160
 _LOW_WATER = 0.9
 _MERGE_ROWS = 64
+_FREE_PAGES = 256
+_DISK_REFUSES = ("readonly", "unable to open", "I/O", "full", "locked")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -105,7 +108,7 @@ class Buffer:
             with self._db:
                 for key in keys:
                     self._delete("epoch = ? AND seq = ?", key)
-            self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
+            self._give_back()
         except sqlite3.Error as error:
             self._failed(error)
 
@@ -189,6 +192,12 @@ class Buffer:
         self._merged += len(rows) - len(kept)
         return True
 
+    def _give_back(self) -> None:
+        """Shrink the file once much of it is empty."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        if free > _FREE_PAGES:
+            self._db.execute(f"PRAGMA incremental_vacuum({free // 2})").fetchall()
+
     # --- file ------------------------------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection:
@@ -215,16 +224,24 @@ class Buffer:
         return int(size), int(rows)
 
     def _begin_anew(self, error: sqlite3.Error) -> sqlite3.Connection:
+        if any(sign in str(error) for sign in _DISK_REFUSES):
+            return self._in_memory(error)
         self.quarantined = f"{self._path}: {error}; set aside, begun anew"
         self._damaged += 1
-        for suffix in ("", "-wal", "-shm"):
-            found = self._path.with_name(self._path.name + suffix)
-            if found.exists():
-                disk.move(found, self._path.with_name(f"{self._path.name}.damaged{suffix}"))
         try:
+            for suffix in ("", "-wal", "-shm"):
+                found = self._path.with_name(self._path.name + suffix)
+                if found.exists():
+                    disk.move(found, self._path.with_name(f"{self._path.name}.damaged{suffix}"))
             return self._open()
-        except sqlite3.Error as again:
-            raise DiskError(f"{self._path}: cannot be made: {again}") from None
+        except (sqlite3.Error, DiskError) as again:
+            return self._in_memory(again)
+
+    def _in_memory(self, error: Exception) -> sqlite3.Connection:
+        self.quarantined = f"{self._path}: {error}; rows wait in memory until the next start"
+        db = sqlite3.connect(":memory:")
+        db.execute(_SCHEMA)
+        return db
 
     def _failed(self, error: sqlite3.Error) -> None:
         """Set a damaged file aside; a disk that is full or busy is only counted by the caller."""

@@ -125,7 +125,7 @@ class Context:
         release: str = "",
         figures: dict[str, float] | None = None,
     ) -> None:
-        """Tell the operator, and the log."""
+        """Tell the operator, and the log; one without a text is for machines only."""
         seq = self.next_seq()
         event = Event(
             device=self.settings.device,
@@ -140,7 +140,8 @@ class Context:
             figures=figures or {},
         )
         self.append("event", seq, codec.to_json(event))
-        self.log(level.value, code, text, model=model, release=release)
+        if text:
+            self.log(level.value, code, text, model=model, release=release)
 
     def log(self, level: str, code: str, text: str, **fields: str) -> None:
         """A line in the device's own log."""

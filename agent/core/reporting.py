@@ -45,7 +45,7 @@ def report(
     )
     ctx.append("reported", seq, codec.to_json(message))
     ctx.log(
-        "info",
+        "warning" if record.error_code else "info",
         f"update.{record.state.value}",
         record.detail[:200],
         model=record.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -143,3 +144,20 @@ def test_one_daemon_per_folder(tmp_path: Path):
         disk.lock(tmp_path / "lock")
     os.close(held)
     os.close(disk.lock(tmp_path / "lock"))
+
+
+def test_a_read_only_disk_still_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "lock"
+    os.close(disk.lock(path))
+    opened = os.open
+
+    def read_only(name: Path, flags: int, *rest: int) -> int:
+        if flags & (os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(name, flags, *rest)
+
+    monkeypatch.setattr(os, "open", read_only)
+    held = disk.lock(path)
+    with pytest.raises(RunningError):
+        disk.lock(path)
+    os.close(held)

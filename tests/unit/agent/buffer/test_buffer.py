@@ -82,20 +82,20 @@ def test_the_same_key_is_kept_once(buffer: Buffer):
 
 
 def test_over_the_bound_windows_merge_and_no_count_is_lost(tmp_path: Path):
-    buffer = Buffer(tmp_path / "b", max_bytes=64 << 10)
-    for seq in range(1, 2001):
+    buffer = Buffer(tmp_path / "b", max_bytes=24 << 10)
+    for seq in range(1, 601):
         buffer.append(window(seq))
     held = windows(buffer)
     trimmed = buffer.take_trimmed()
     buffer.close()
-    assert sum(w.inferences for w in held) == 20_000
-    assert sum(w.merged for w in held) == 2000
+    assert sum(w.inferences for w in held) == 6_000
+    assert sum(w.merged for w in held) == 600
     assert {c: sum(w.classes.get(c, 0) for w in held) for c in range(3)} == {
-        c: sum(10 for seq in range(1, 2001) if seq % 3 == c) for c in range(3)
+        c: sum(10 for seq in range(1, 601) if seq % 3 == c) for c in range(3)
     }
     assert trimmed is not None
     assert trimmed.evicted == 0
-    assert trimmed.merged == 2000 - len(held)
+    assert trimmed.merged == 600 - len(held)
 
 
 def test_a_window_that_was_sent_is_never_merged(tmp_path: Path):
@@ -125,27 +125,27 @@ def test_reports_are_evicted_last_and_every_eviction_is_counted(tmp_path: Path):
     buffer = Buffer(tmp_path / "b", max_bytes=32 << 10)
     for seq in range(1, 11):
         buffer.append(row(seq, "reported"))
-    for seq in range(11, 1011):
+    for seq in range(11, 411):
         buffer.append(row(seq, "event", 200))
     kept = buffer.load(0, 10_000)
     trimmed = buffer.take_trimmed()
     buffer.close()
     assert [r.seq for r in kept if r.kind == "reported"] == list(range(1, 11))
     assert trimmed is not None
-    assert trimmed.evicted == 1010 - len(kept)
-    assert kept[-1].seq == 1010
+    assert trimmed.evicted == 410 - len(kept)
+    assert kept[-1].seq == 410
 
 
 def test_the_file_stays_within_its_bound(tmp_path: Path):
     path = tmp_path / "b"
-    buffer = Buffer(path, max_bytes=256 << 10)
-    for seq in range(1, 4001):
+    buffer = Buffer(path, max_bytes=96 << 10)
+    for seq in range(1, 1001):
         buffer.append(row(seq, size=500))
-        assert buffer.size_bytes <= 256 << 10
+        assert buffer.size_bytes <= 96 << 10
     files = sum(p.stat().st_size for p in tmp_path.iterdir())
     buffer.close()
     assert files < 8 * MIB
-    assert path.stat().st_size < 1 * MIB
+    assert path.stat().st_size < MIB // 2
 
 
 @settings(
@@ -297,4 +297,38 @@ def test_any_damage_leaves_a_buffer_that_works(
             assert found.payload == sent[found.seq], "a damaged row must not be handed out"
     buffer.append(row(1000, epoch="new"))
     assert ("new", 1000) in {(r.boot_epoch, r.seq) for r in buffer.load(0, 1000)}
+    buffer.close()
+
+
+def test_a_disk_that_cannot_be_written_leaves_a_buffer_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = sqlite3.connect
+
+    def refuses(path: object, **options: object) -> sqlite3.Connection:
+        if path != ":memory:":
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        return opened(":memory:")
+
+    monkeypatch.setattr(sqlite3, "connect", refuses)
+    buffer = Buffer(tmp_path / "b", max_bytes=MIB)
+    buffer.append(row(1))
+    assert [r.seq for r in buffer.load(0, 10)] == [1]
+    assert "in memory" in buffer.quarantined
+    buffer.close()
+
+
+def test_a_full_disk_costs_the_row_and_not_the_file(tmp_path: Path):
+    buffer = Buffer(tmp_path / "b", max_bytes=MIB)
+    for seq in range(1, 50):
+        buffer.append(row(seq))
+    (pages,) = buffer._db.execute("PRAGMA page_count").fetchone()
+    buffer._db.execute(f"PRAGMA max_page_count = {pages}")
+    for seq in range(50, 60):
+        buffer.append(row(seq, size=5000))
+    trimmed = buffer.take_trimmed()
+    assert trimmed is not None
+    assert trimmed.evicted >= 8
+    assert [r.seq for r in buffer.load(0, 49)] == list(range(1, 50))
+    assert buffer.quarantined == ""
     buffer.close()
