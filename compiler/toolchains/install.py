@@ -137,12 +137,11 @@ def _install_with_pip(toolchain: Toolchain, home: Path, say: Say) -> None:
     _run([sys.executable, "-m", "venv", str(home)])
     base = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
     base += ["--no-deps", "--require-hashes", "--disable-pip-version-check"]
-    for lock in toolchain.locks:
+    # What a lock pins was resolved for this Python; some packages' metadata refuse it nevertheless.
+    base += ["--ignore-requires-python"]
+    for lock in (*toolchain.locks, *toolchain.locks_any_python):
         say(f"{toolchain.name}: installing {lock.name}")
         _run([*base, "-r", str(lock)])
-    for lock in toolchain.locks_any_python:
-        say(f"{toolchain.name}: installing {lock.name}")
-        _run([*base, "--ignore-requires-python", "-r", str(lock)])
 
 
 def _mark(toolchain: Toolchain, home: Path) -> None:

@@ -113,24 +113,11 @@ class Reader:
             for key in archive.files:
                 index, _, name = key.partition(":")
                 found.setdefault(int(index), {})[name] = archive[key]
-        self._samples = [found[index] for index in sorted(found)]
-        self._next: Iterator[dict[str, Any]] = iter(self._samples)
+        self._next: Iterator[dict[str, Any]] = iter([found[index] for index in sorted(found)])
 
     def get_next(self) -> dict[str, Any] | None:
         """The next feed, or None at the end."""
         return next(self._next, None)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The rest of the samples."""
-        return self._next
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self._samples)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Restrict to a range, for calibrators that work in strides."""
-        self._next = iter(self._samples[start_index:end_index])
 
 
 OPERATIONS = {"probe": probe, "static": static, "dynamic": dynamic}
