@@ -245,12 +245,19 @@ class Story:
         rollout = self._start_rollout(2)
         paused = self._follow(rollout, until=("paused",))
         failed = self._watch.model_on("camera-2", self._model)
-        if failed["release"] != "1" or self._ask("score", device="camera-2")["value"] <= 0:
+        if (
+            failed["release"] != f"{self._model}@1"
+            or self._ask("score", device="camera-2")["value"] <= 0
+        ):
             raise DemoError(f"expected camera-2 to go on with release 1, found {failed}")
         self.world.cli("rollout", "rollback", rollout)
         self._follow(rollout, until=("rolled_back",))
         running = wait_for(
-            lambda: (r := self._watch.releases(self._model)) and set(r.values()) == {"1"} and r,
+            lambda: (
+                (r := self._watch.releases(self._model))
+                and set(r.values()) == {f"{self._model}@1"}
+                and r
+            ),
             what="every device to run release 1 again",
             timeout_s=60,
         )
@@ -299,7 +306,7 @@ class Story:
             view = self._watch.rollout(rollout)
             state, reason = view["line"]["state"], view["line"]["reason"]
             for member in view["members"]:
-                line = f"wave {member['wave'] + 1}: {member['device']}: {member['state']} {member['update_state']}"
+                line = _member_line(member)
                 if told.get(member["device"]) != line:
                     told[member["device"]] = line
                     self._say(f"{view['line']['release']}: {line}")
@@ -344,6 +351,13 @@ class Story:
         return thread
 
 
+def _member_line(member: dict[str, Any]) -> str:
+    if member["wave"] < 0:
+        return f"{member['device']}: waits for its wave"
+    state = member["update_state"] if member["state"] == "assigned" else member["state"]
+    return f"wave {member['wave'] + 1}: {member['device']}: {state or 'assigned'}"
+
+
 def _target_figures(target: dict[str, Any]) -> dict[str, Any]:
     chosen = target.get("chosen") or {}
     return {
@@ -361,13 +375,17 @@ def _candidate_lines(target: dict[str, Any]) -> list[str]:
     lines = []
     for candidate in target["candidates"]:
         metric = candidate.get("metric") or {}
-        value, reference = metric.get("value"), metric.get("reference")
-        figures = (
-            f"{metric.get('name')} {value:.4f} (fp32 {reference:.4f})"
-            if value is not None
-            else "not run on this host"
+        whose = "its stand-in: " if candidate["verdict"] == "unproven" else ""
+        figures = "no figures"
+        if metric:
+            figures = f"{metric['name']} {metric['value']:.4f} (fp32 {metric['reference']:.4f})"
+        parity = candidate.get("parity") or {}
+        if parity.get("cosine_min") is not None:
+            figures += f", cosine {parity['cosine_min']:.4f}"
+        line = (
+            f"{target['target']}: {candidate['recipe']}: {candidate['verdict']}: {whose}{figures}"
         )
-        lines.append(
-            f"{target['target']}: {candidate['recipe']}: {candidate['verdict']}: {figures} {candidate.get('reason') or ''}"
-        )
+        if candidate["verdict"] != "accepted":
+            line += f"; {candidate['reason']}"
+        lines.append(line)
     return lines

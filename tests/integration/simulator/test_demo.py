@@ -46,7 +46,7 @@ def test_the_story_runs_and_its_figures_hold(tmp_path):
     assert offline["buffered"] > 0
     assert offline["missing"] == 0
     final = step(summary, 8)
-    assert set(final["running"].values()) == {"1"}
+    assert set(final["running"].values()) == {"digits@1"}
     assert final["failed_requests"] == 0
 
 
