@@ -87,7 +87,7 @@ class LiteRtFromOnnx:
     def run(self, source: Source) -> Built:
         """Build it."""
         toolchain = catalog.get("litert")
-        shapes = fixed_shapes(source.inputs)
+        shapes = fixed_shapes(source.inputs, source.calibration)
         converted = cache.call(
             toolchain,
             "convert",
@@ -176,7 +176,7 @@ class EngineFromOnnx:
             options={
                 "compute_capabilities": list(profile.compute_capabilities),
                 "workspace_mib": profile.workspace_mib,
-                "profiles": _profiles(source.inputs, profile.max_batch),
+                "profiles": _profiles(source, profile.max_batch),
             },
         )
         for side, specs in (("inputs", source.inputs), ("outputs", source.outputs)):
@@ -196,21 +196,13 @@ class EngineFromOnnx:
         )
 
 
-def fixed_shapes(inputs: Sequence[InputSpec]) -> dict[str, list[int]]:
-    """Shapes with a batch of one, for backends whose files take one shape only.
+def fixed_shapes(inputs: Sequence[InputSpec], calibration: Samples) -> dict[str, list[int]]:
+    """Shapes of one sample, for backends whose files take one shape only.
 
-    Raises:
-        BuildError: a dimension other than the first varies.
+    What varies besides the batch (the batch axis of a state, a length) is fixed to what calibration has.
     """
-    shapes = {}
-    for spec in inputs:
-        varying = [axis for axis, size in enumerate(spec.shape) if size is None and axis > 0]
-        if varying:
-            raise BuildError(
-                f"input {spec.name!r}: this backend needs fixed dimensions, axes {varying} of {spec.shape} vary"
-            )
-        shapes[spec.name] = [1 if size is None else size for size in spec.shape]
-    return shapes
+    feed = calibration.feed(0, 1)
+    return {spec.name: list(feed[spec.name].shape) for spec in inputs}
 
 
 def sample_file(samples: Samples, most: int) -> bytes:
@@ -229,14 +221,18 @@ def sample_file(samples: Samples, most: int) -> bytes:
     return buffer.getvalue()
 
 
-def _profiles(inputs: Sequence[InputSpec], max_batch: int) -> dict[str, list[list[int]]]:
-    if all(None not in spec.shape for spec in inputs):
-        return {}
-    shapes = fixed_shapes(inputs)
+def _profiles(source: Source, max_batch: int) -> dict[str, list[list[int]]]:
+    """Minimum, optimum and maximum shape of each input that varies."""
+    shapes = fixed_shapes(source.inputs, source.calibration)
+    only_batch = all(None not in spec.shape[1:] for spec in source.inputs)
+    batches = (1, max_batch, max_batch) if source.calibration.batchable and only_batch else (1,) * 3
     return {
-        spec.name: [[batch, *shapes[spec.name][1:]] for batch in (1, max_batch, max_batch)]
-        for spec in inputs
-        if spec.shape[:1] == [None]
+        spec.name: [
+            [batch, *shapes[spec.name][1:]] if spec.shape[0] is None else shapes[spec.name]
+            for batch in batches
+        ]
+        for spec in source.inputs
+        if None in spec.shape
     }
 
 

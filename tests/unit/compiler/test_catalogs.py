@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from compiler.errors import BuildError, CatalogError
+from compiler.errors import CatalogError
 from compiler.evaluate import gates
 from compiler.evaluate.evidence import Evidence
+from compiler.graph import data
 from compiler.graph.folder import MetricRule
 from compiler.recipes import catalog as recipes
 from compiler.service import packing
@@ -88,10 +91,11 @@ def test_tolerance_has_room_and_still_refuses_another_model() -> None:
         assert not parity.passes(other, allowed)
 
 
-def test_backends_with_fixed_shapes_say_what_varies() -> None:
-    spec = InputSpec(name="audio", dtype="float32", shape=[None, None, 2])
-    with pytest.raises(BuildError, match=r"'audio'.*axes \[1\]"):
-        steps.fixed_shapes([spec])
-    assert steps.fixed_shapes([InputSpec(name="x", dtype="float32", shape=[None, 3])]) == {
-        "x": [1, 3]
-    }
+def test_backends_with_fixed_shapes_take_one_samples() -> None:
+    specs = [
+        InputSpec(name="x", dtype="float32", shape=[None, 3]),
+        InputSpec(name="state", dtype="float32", shape=[2, None, 4]),
+    ]
+    arrays = {"x": np.zeros((5, 3), np.float32), "state": np.zeros((5, 2, 1, 4), np.float32)}
+    samples = data.samples(Path("c.npz"), arrays, specs)
+    assert steps.fixed_shapes(specs, samples) == {"x": [1, 3], "state": [2, 1, 4]}
