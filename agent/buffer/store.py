@@ -29,6 +29,7 @@ ROW_OVERHEAD_BYTES = 160
 _LOW_WATER = 0.9
 _MERGE_ROWS = 64
 _FREE_PAGES = 256
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter: a message that quotes damaged bytes
 _DISK_REFUSES = ("readonly", "unable to open", "I/O", "full", "locked")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -59,7 +60,7 @@ class Buffer:
         self.quarantined = ""
         try:
             self._db = self._open()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._db = self._begin_anew(error)
         self._bytes, self._rows = self._measure()
 
@@ -84,7 +85,7 @@ class Buffer:
             self._count(cursor.rowcount, cursor.rowcount * _size(message.payload))
             if self._bytes > self._max_bytes:
                 self._trim()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._failed(error)
             self._evicted += 1
 
@@ -97,7 +98,7 @@ class Buffer:
                     "UPDATE rows SET sent = 1 WHERE position = ? AND sent = 0",
                     [(row.position,) for row in found],
                 )
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._failed(error)
             return []
         return found
@@ -109,7 +110,7 @@ class Buffer:
                 for key in keys:
                     self._delete("epoch = ? AND seq = ?", key)
             self._give_back()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._failed(error)
 
     def take_trimmed(self) -> BufferTrimmed | None:
@@ -202,6 +203,7 @@ class Buffer:
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level="DEFERRED", timeout=5.0)
+        db.text_factory = lambda raw: raw.decode(errors="replace")
         try:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
@@ -223,7 +225,7 @@ class Buffer:
         size, rows = self._db.execute(query).fetchone()
         return int(size), int(rows)
 
-    def _begin_anew(self, error: sqlite3.Error) -> sqlite3.Connection:
+    def _begin_anew(self, error: Exception) -> sqlite3.Connection:
         if any(sign in str(error) for sign in _DISK_REFUSES):
             return self._in_memory(error)
         self.quarantined = f"{self._path}: {error}; set aside, begun anew"
@@ -234,7 +236,7 @@ class Buffer:
                 if found.exists():
                     disk.move(found, self._path.with_name(f"{self._path.name}.damaged{suffix}"))
             return self._open()
-        except (sqlite3.Error, DiskError) as again:
+        except (*_ERRORS, DiskError) as again:
             return self._in_memory(again)
 
     def _in_memory(self, error: Exception) -> sqlite3.Connection:
@@ -243,7 +245,7 @@ class Buffer:
         db.execute(_SCHEMA)
         return db
 
-    def _failed(self, error: sqlite3.Error) -> None:
+    def _failed(self, error: Exception) -> None:
         """Set a damaged file aside; a disk that is full or busy is only counted by the caller."""
         if isinstance(error, sqlite3.OperationalError):
             with contextlib.suppress(sqlite3.Error):

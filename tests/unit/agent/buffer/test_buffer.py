@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.buffer.store import Buffer
@@ -276,6 +276,7 @@ def test_a_damaged_file_is_set_aside_and_the_daemon_goes_on(tmp_path: Path, dama
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.integers(0, 60_000), st.binary(min_size=1, max_size=64))
+@example(3950, b"@A00A0A\xd1\xe6")  # SQLite quotes the damaged schema in its message
 def test_any_damage_leaves_a_buffer_that_works(
     tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes
 ):
