@@ -163,4 +163,5 @@ class Effects:
 
     async def _sense(self) -> None:
         figures = await asyncio.to_thread(sensors.read, self._parts.state_dir)
+        figures["buffer_used_fraction"] = round(self._parts.buffer.used_fraction, 3)
         self._post(ev.Sensed(figures=figures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ def read(state_dir: Path) -> dict[str, float]:
         "memory_total_mib": memory.total / _MIB,
         "memory_available_mib": memory.available / _MIB,
         "agent_memory_mib": psutil.Process().memory_info().rss / _MIB,
+        "sqlite_version_number": _sqlite_version_number(),
     }
     with contextlib.suppress(OSError):
         figures["load_1min"] = os.getloadavg()[0]
@@ -28,6 +30,12 @@ def read(state_dir: Path) -> dict[str, float]:
     if temperature_c is not None:
         figures["temperature_c"] = temperature_c
     return {name: round(value, 3) for name, value in figures.items()}
+
+
+def _sqlite_version_number() -> float:
+    """SQLite's version in the form of its C macro ``SQLITE_VERSION_NUMBER``."""
+    major, minor, patch = sqlite3.sqlite_version_info
+    return float(major * 1_000_000 + minor * 1_000 + patch)
 
 
 def _hottest() -> float | None:

@@ -72,6 +72,11 @@ class Buffer:
         """Rows and payloads, with their overhead."""
         return self._bytes
 
+    @property
+    def used_fraction(self) -> float:
+        """Share of the bound that is in use."""
+        return self._bytes / self._max_bytes
+
     def append(self, message: Append) -> None:
         """Keep a message; when that is impossible it is counted as lost."""
         crc = _crc(message.boot_epoch, message.seq, message.kind, message.payload)

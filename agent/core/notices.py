@@ -8,6 +8,7 @@ from agent.core.context import Context
 from agent.core.events import BufferTrimmed
 from agent.core.machine import Machine
 from agent.core.status import AgentStatus, ModelState
+from fleet.health.judge import judge
 from fleet.wire.messages import EventLevel
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Notices:
         self._ctx = ctx
         self._last: dict[str, float] = {}
         self._merged = self._evicted = self._damaged = 0
+        self._findings: set[str] = set()
 
     def once(self, code: str, text: str) -> None:
         """An error, at most once a minute for each code; what comes between stands in the log only."""
@@ -44,14 +46,22 @@ class Notices:
             self.once("buffer.evicted", f"{self._evicted} rows were evicted, the buffer is full")
 
     def health(self, figures: dict[str, float], *, waiting: int) -> None:
-        """The sensors were read."""
+        """The sensors were read: figures each time, findings when they come and go."""
         buffer = {
             "buffer_waiting": float(waiting),
             "buffer_merged_total": float(self._merged),
             "buffer_evicted_total": float(self._evicted),
             "buffer_damaged_total": float(self._damaged),
         }
-        self._ctx.event("device.health", "", figures=figures | buffer)
+        measured = figures | buffer
+        self._ctx.event("device.health", "", figures=measured)
+        found = {finding.rule: finding for finding in judge(measured)}
+        for rule, finding in found.items():
+            if rule not in self._findings:
+                self._ctx.event(f"health.{rule}", finding.text, level=finding.level)
+        for rule in sorted(self._findings - found.keys()):
+            self._ctx.event("health.mended", f"{rule} holds again")
+        self._findings = set(found)
 
     def status(self, core: Core) -> AgentStatus:
         """The whole device at once."""

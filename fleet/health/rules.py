@@ -1,7 +1,7 @@
 """What makes a device healthy, as data: one rule per line, judged by `fleet.health.judge`.
 
 Rules:
-- A figure is a number under a name that ends in its unit; the agent's sensors and the registry use the
+- A figure is a number under a name that says its unit; the agent's sensors and the registry use the
   same names. What a device cannot measure is absent, and absent is not unhealthy.
 - A rule holds while ``figure >= limit`` (`at_least`) or ``figure <= limit`` (`at_most`).
 """
@@ -64,8 +64,8 @@ RULES: Final = (
         remedy="restore the device's link: old windows are being merged",
     ),
     Rule(
-        name="buffer.backlog", figure="buffer_oldest_s", at_most=86_400,
-        remedy="look why the cloud has acknowledged nothing for a day",
+        name="buffer.backlog", figure="buffer_waiting", at_most=5_000,
+        remedy="look why the cloud has acknowledged nothing for so long",
     ),
     Rule(
         name="sqlite.version", figure="sqlite_version_number", at_least=SQLITE_FIXED, level=EventLevel.INFO,

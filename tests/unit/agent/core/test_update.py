@@ -482,3 +482,17 @@ def test_after_a_restart_an_incumbent_that_comes_up_after_its_candidate_rests(cl
     assert overlapping <= 1
     assert device.model().state is State.COMMITTED
     assert device.answering() == "2"
+
+
+def test_findings_about_health_are_told_when_they_come_and_when_they_go(cloud: Cloud):
+    device = with_release(cloud)
+    for temperature_c in (50.0, 99.0, 99.0, 50.0):
+        device._handle(ev.Sensed(figures={"temperature_c": temperature_c}))
+    device.run(10)
+    told = [(e.code, e.level.value) for e in cloud.events if e.code.startswith("health.")]
+    assert told == [
+        ("health.temperature.critical", "error"),
+        ("health.temperature.high", "warning"),
+        ("health.mended", "info"),
+        ("health.mended", "info"),
+    ]

@@ -17,7 +17,7 @@ HEALTHY = {
     "memory_available_mib": 900.0,
     "temperature_c": 55.0,
     "buffer_used_fraction": 0.1,
-    "buffer_oldest_s": 30.0,
+    "buffer_waiting": 3.0,
     "sqlite_version_number": float(SQLITE_FIXED),
 }
 
