@@ -62,6 +62,7 @@ def _status(machine: Machine) -> ModelStatus:
         release=shown.release if shown else "",
         sha256=shown.sha256 if shown else "",
         state=record.state.value,
+        counter=record.counter,
         previous_release=record.previous.release if record.previous else "",
         url=answering.url if answering is not None else "",
     )

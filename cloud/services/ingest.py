@@ -173,14 +173,14 @@ def _first_time(
 def _model_at_birth(unit: Unit, device: Device, status: ModelStatus, message: Birth) -> None:
     """Take over what the device says it runs; a report's figures stay while they still fit.
 
-    A birth may be overtaken by a report that ends the assignment which it speaks of, or come again
-    later: the end of an assignment stays until a newer assignment is spoken of.
+    A birth may be overtaken by a report, or come again later: it changes nothing when it speaks of an
+    older assignment than the registry knows, or of one that has ended.
     """
     devices = Devices(unit.session)
     row = devices.model(device.id, status.model)
     if row is None:
         row = DeviceModel(device=device.id, model=status.model)
-    elif row.terminal and message.assignment_counter <= row.counter:
+    elif status.counter < row.counter or (row.terminal and status.counter == row.counter):
         row.previous_release, row.url = status.previous_release, status.url
         return
     release = id_of(status.model, status.release)
@@ -191,7 +191,7 @@ def _model_at_birth(unit: Unit, device: Device, status: ModelStatus, message: Bi
         row.running_release, row.running_sha256 = release, status.sha256
     if not same:
         row.terminal, row.progress, row.error_code, row.detail = False, 0.0, "", ""
-        row.boot_epoch, row.seq = message.boot_epoch, 0
+        row.boot_epoch, row.seq, row.counter = message.boot_epoch, 0, status.counter
     row.updated_at = unit.now
     devices.add(row)
 

@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cloud-settings": formats.cloud_settings,
     "commands": commands.operator,
     "errors": machines.errors,
+    "health": formats.health,
     "manifest": formats.manifest,
     "messages": formats.messages,
     "metrics": service.metrics,
@@ -39,8 +40,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "topics": formats.topics,
 }
 FILES: dict[str, Callable[[], str]] = {
+    "reference/asyncapi.json": formats.asyncapi,
     "reference/openapi.json": service.openapi,
     "reference/report.schema.json": formats.report_schema,
+    "reference/wire.schema.json": formats.wire_schema,
 }
 
 

@@ -26,6 +26,34 @@ def messages() -> str:
     return "\n".join(struct(kind) for kind in [*kinds, window.Window, window.DriftVerdict])
 
 
+def asyncapi() -> str:
+    """The AsyncAPI description of the device link."""
+    from fleet.wire import schema
+
+    return schema.documents()["asyncapi.json"]
+
+
+def wire_schema() -> str:
+    """JSON Schema of every message."""
+    from fleet.wire import schema
+
+    return schema.documents()["wire.schema.json"]
+
+
+def health() -> str:
+    """The rules that say whether a device is healthy."""
+    from fleet.health.rules import RULES
+
+    rows = []
+    for rule in RULES:
+        low, high = rule.at_least, rule.at_most
+        holds = f"at least {low:.10g}" if low is not None else f"at most {high:.10g}"
+        rows.append(
+            [f"`health.{rule.name}`", f"`{rule.figure}`", holds, rule.level.value, rule.remedy]
+        )
+    return table(["event", "figure", "healthy", "level", "what to do"], rows)
+
+
 def manifest() -> str:
     """The parts of an artifact's manifest."""
     from fleet.artifact import manifest as artifact

@@ -29,13 +29,15 @@ def judge(figures: Mapping[str, float], rules: Iterable[Rule] = RULES) -> list[F
         if value is None or math.isnan(value) or _holds(rule, value):
             continue
         bound = (
-            f"at least {rule.at_least:g}" if _too_low(rule, value) else f"at most {rule.at_most:g}"
+            f"at least {rule.at_least:.10g}"
+            if _too_low(rule, value)
+            else f"at most {rule.at_most:.10g}"
         )
         findings.append(
             Finding(
                 rule=rule.name,
                 level=rule.level,
-                text=f"{rule.figure}: expected {bound}, found {value:g}; {rule.remedy}",
+                text=f"{rule.figure}: expected {bound}, found {value:.10g}; {rule.remedy}",
             )
         )
     return sorted(findings, key=lambda finding: (-_ORDER.index(finding.level), finding.rule))

@@ -36,12 +36,19 @@ class RuntimeInfo(Message, frozen=True):
 
 
 class ModelStatus(Message, frozen=True):
-    """What a device runs, or is about to run, for one model."""
+    """What a device runs, or is about to run, for one model.
+
+    Attributes:
+        release, sha256: what answers, or is committed.
+        state: where the update of `counter` stands.
+        counter: the assignment that `state` is about.
+    """
 
     model: str
     release: str = ""
     sha256: str = ""
     state: str = "idle"
+    counter: int = 0
     previous_release: str = ""
     url: str = ""
 

@@ -121,9 +121,11 @@ def test_a_terminal_report_never_regresses(cloud: Cloud) -> None:
 
 def test_a_birth_that_comes_late_does_not_take_back_the_end_of_an_assignment(cloud: Cloud) -> None:
     device = enrol(cloud, "b")
-    under_way = ModelStatus(model="digits", release="1", sha256=SHA, state="fetching")
 
     def born(counter: int) -> DeviceModel:
+        under_way = ModelStatus(
+            model="digits", release="1", sha256=SHA, state="fetching", counter=counter
+        )
         device.connect(models=[under_way], assignment_counter=counter)
         with cloud.context.read() as session:
             row = Devices(session).model("b", "digits")
@@ -138,7 +140,8 @@ def test_a_birth_that_comes_late_does_not_take_back_the_end_of_an_assignment(clo
     ingest.reported(cloud.context, message)
     late = born(5)
     assert (late.state, late.error_code) == ("failed", "agent.self_test")
-    assert born(6).state == "fetching", "a newer assignment is spoken of"
+    assert (born(6).state, born(6).counter) == ("fetching", 6), "a newer assignment is spoken of"
+    assert born(4).counter == 6, "an older birth, much later"
 
 
 def test_a_birth_sets_what_the_device_is_and_runs(cloud: Cloud) -> None:
