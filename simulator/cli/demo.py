@@ -34,14 +34,14 @@ import click
 @click.option(
     "--kill",
     type=click.Choice(["broker", "cloud", "agent"]),
-    default=None,
-    help="Kill one process with SIGKILL at a random moment of the rollout; the story must complete all the same.",
+    multiple=True,
+    help="Kill this process with SIGKILL at a random moment of the rollout; may be repeated. The story must complete all the same.",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Chooses the moment of --kill."
+    "--seed", type=int, default=0, show_default=True, help="Chooses the moments of --kill."
 )
 def command(
-    *, once: bool, model_folder: Path | None, folder: Path | None, kill: str | None, seed: int
+    *, once: bool, model_folder: Path | None, folder: Path | None, kill: tuple[str, ...], seed: int
 ) -> int:
     """Show the whole way of a model on this machine: compile, prove, sign, deliver, run, watch, roll back.
 
@@ -51,6 +51,8 @@ def command(
     from simulator.demo.story import Plan, Story
     from simulator.demo.world import World
 
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise click.BadParameter(f"expected a new or an empty folder, found files in {folder}")
     signal.signal(signal.SIGTERM, _interrupt)
     root = folder or Path(tempfile.mkdtemp(prefix="outrider-demo-"))
     started = time.monotonic()
@@ -58,7 +60,7 @@ def command(
     story: Story | None = None
     world = World(root.resolve())
     try:
-        plan = Plan(root.resolve(), model_folder and model_folder.resolve(), kill or "", seed)
+        plan = Plan(root.resolve(), model_folder and model_folder.resolve(), kill, seed)
         story = Story(plan, world, say=_say, began=_began)
         story.run()
         if not once:

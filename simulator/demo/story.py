@@ -47,13 +47,13 @@ class Plan:
     Attributes:
         folder: everything the demo makes stands below it.
         model_folder: the user's own model; None for the digits.
-        kill: a process to kill with SIGKILL at a random moment of the rollout; empty for none.
-        seed: of that moment.
+        kill: processes to kill with SIGKILL, each at its own random moment of the rollout.
+        seed: of those moments.
     """
 
     folder: Path
     model_folder: Path | None = None
-    kill: str = ""
+    kill: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -110,6 +110,7 @@ class Story:
         endpoints = self.world.start_cloud()
         self._watch = Watch(self.world)
         self._say(f"dashboard: {endpoints['dashboard']}")
+        self._say(f"sign in once with {self.world.login_link()}")
         return {
             "dashboard": endpoints["api"],
             "broker": f"mqtts://{endpoints['broker_host']}:{endpoints['broker_port']}",
@@ -163,10 +164,10 @@ class Story:
     def roll_out(self) -> dict[str, Any]:
         """Roll out in two waves, then answer real traffic."""
         self.world.start_traffic(self._folder)
-        killer = self._killer()
+        killers = [self._killer(victim, number) for number, victim in enumerate(self.plan.kill)]
         rollout = self._start_rollout(1)
         final = self._follow(rollout, until=("succeeded",))
-        if killer is not None:
+        for killer in killers:
             killer.join()
         scores = {device: self._ask("score", device=device) for device in self.world.devices}
         reference = self._watch.reference_metric(self._model, 1)
@@ -176,7 +177,7 @@ class Story:
             "metric": next(iter(scores.values()))["metric"],
             "fp32": reference,
             "devices": {device: score["value"] for device, score in scores.items()},
-            **({"killed": self.plan.kill} if killer is not None else {}),
+            "killed": list(self.plan.kill),
         }
 
     def go_offline(self) -> dict[str, Any]:
@@ -333,20 +334,18 @@ class Story:
     def _counts(self, device: str) -> dict[str, Any]:
         return dict(self._ask("counts")["devices"][device])
 
-    def _killer(self) -> threading.Thread | None:
-        """A thread that kills the chosen process at a random moment of the rollout."""
-        if not self.plan.kill:
-            return None
-        moment = random.Random(self.plan.seed)  # noqa: S311 - a moment, not a secret
-        delay_s, agent = moment.uniform(0.0, 6.0), moment.choice(sorted(self.world.devices))
+    def _killer(self, victim: str, number: int) -> threading.Thread:
+        """A thread that kills a process, or one of the agents, at a random moment of the rollout."""
+        moment = random.Random(self.plan.seed + number)  # noqa: S311 - a moment, not a secret
+        delay_s, agent = moment.uniform(0.0, 5.0), moment.choice(sorted(self.world.devices))
 
         def kill() -> None:
             time.sleep(delay_s)
-            pid = self._watch.pid_of(agent if self.plan.kill == "agent" else self.plan.kill)
-            self._say(f"kill -9 {self.plan.kill} (pid {pid}), {delay_s:.1f} s into the rollout")
+            pid = self._watch.pid_of(agent if victim == "agent" else victim)
+            self._say(f"kill -9 {victim} (pid {pid}), {delay_s:.1f} s into the rollout")
             os.kill(pid, signal.SIGKILL)
 
-        thread = threading.Thread(target=kill, name="killer")
+        thread = threading.Thread(target=kill, name=f"killer-{victim}")
         thread.start()
         return thread
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -111,6 +112,11 @@ class World:
             return found if self.cli_ok("device", "list") else None
 
         return wait_for(ready, what="the cloud to answer", timeout_s=60)
+
+    def login_link(self) -> str:
+        """The link that ``outrider up`` printed for the first visit of the dashboard; empty when none."""
+        found = re.search(r"http\S+/login/once/\S+", (self.logs / "up.log").read_text("utf-8"))
+        return found.group() if found else ""
 
     def cli(self, *arguments: str, timeout_s: float = 240) -> Any:
         """Run ``outrider ARGUMENTS --json`` and return its document.

@@ -31,14 +31,19 @@ def step(summary, number):
     return next(s["figures"] for s in summary["steps"] if s["number"] == number)
 
 
-def test_the_story_runs_and_its_figures_hold(tmp_path):
-    summary = run_demo(folder=tmp_path)
+def test_the_story_completes_although_each_of_its_processes_is_killed(tmp_path):
+    seed = int.from_bytes(os.urandom(4), "big")
+    victims = ["broker", "cloud", "agent"]
+    print(f"the moments were chosen by --seed {seed}")
+    kills = [option for victim in victims for option in ("--kill", victim)]
+    summary = run_demo(*kills, "--seed", str(seed), folder=tmp_path)
     assert [s["ok"] for s in summary["steps"]] == [True] * 8
     assert summary["seconds"] < 300
     assert step(summary, 1)["listeners_off_loopback"] == []
     statuses = {t["target"]: t["status"] for t in step(summary, 3)["targets"]}
     assert statuses == {"litert-cpu": "accepted", "onnx-cpu": "accepted", "rtx-ada": "unproven"}
     rollout = step(summary, 5)
+    assert rollout["killed"] == victims
     assert rollout["waves"] == ["passed", "passed"]
     assert all(abs(value - rollout["fp32"]) <= 0.02 for value in rollout["devices"].values())
     offline = step(summary, 6)
@@ -50,13 +55,14 @@ def test_the_story_runs_and_its_figures_hold(tmp_path):
     assert final["failed_requests"] == 0
 
 
-@pytest.mark.parametrize("victim", ["broker", "cloud", "agent"])
-def test_the_story_completes_although_a_process_is_killed(tmp_path, victim):
-    seed = int.from_bytes(os.urandom(4), "big")
-    print(f"moment chosen by --kill {victim} --seed {seed}")
-    summary = run_demo("--kill", victim, "--seed", str(seed), folder=tmp_path)
-    assert step(summary, 5)["killed"] == victim
-    assert step(summary, 5)["waves"] == ["passed", "passed"]
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    done = subprocess.run(
+        [*ARGV, "--data", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "empty folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -68,7 +74,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, how):
         start_new_session=True,
     )
     try:
-        family = wait_for(lambda: _family(process.pid, at_least=4), timeout_s=120)
+        family = wait_for(lambda: _family(process.pid, at_least=3), timeout_s=120)
         process.send_signal(how)
         process.wait(timeout=60)
         _, alive = psutil.wait_procs(family, timeout=30)
