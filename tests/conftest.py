@@ -3,7 +3,8 @@
 Rules:
 - A marker that names a part skips its tests, with the reason, where the part is missing; with
   OUTRIDER_CI=1 a missing part is a failure. The corpus alone may always be absent.
-- Where only the agent's dependencies are installed, only files with agent tests are read.
+- Where only the agent's dependencies are installed, only files with agent tests are read, and property
+  tests draw fewer examples: they have been drawn in full already.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("OUTRIDER_CI", "") not in ("", "0")
 AGENT_ONLY = importlib.util.find_spec("fastapi") is None
+settings.register_profile("here", deadline=None)
+settings.register_profile("again", deadline=None, max_examples=25)
+settings.load_profile("again" if AGENT_ONLY else "here")
 _SBIN = ("/usr/sbin", "/usr/local/sbin")
 
 
