@@ -6,12 +6,16 @@ import ast
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("agent", "cloud", "compiler", "fleet", "ota", "simulator")
+MODULE = re.compile(rf"\b(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 70
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}
@@ -58,6 +62,52 @@ def test_functions_fit_a_screen() -> None:
 def test_names_say_what_is_inside() -> None:
     vague = [relative(path) for path in python_files() if {path.stem, path.parent.name} & VAGUE]
     assert vague == []
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Modules that a file imports, or starts by a name or a line of code in a string."""
+    nodes = list(ast.walk(tree_of(path)))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+        ):
+            yield from MODULE.findall(node.value)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_every_module_is_used_by_the_product() -> None:
+    product = [path for path in python_files() if path.relative_to(ROOT).parts[0] in PACKAGES]
+    used = {name for path in product for name in _imported(path)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    started = [*project["scripts"].values(), *project["entry-points"]["outrider.commands"].values()]
+    used |= {target.partition(":")[0] for target in started}
+    dead = [
+        module_of(path)
+        for path in product
+        if path.name not in ("__init__.py", "__main__.py")
+        and 'if __name__ == "__main__":' not in path.read_text()
+        and module_of(path) not in used
+        and not _loaded_by_path(path)
+    ]
+    assert dead == []
+
+
+def _loaded_by_path(path: Path) -> bool:
+    """Migrations are found by Alembic in their folder; drivers run inside a toolchain by their path."""
+    folders = path.relative_to(ROOT).parts
+    return "migrations" in folders or folders[:3] == ("compiler", "toolchains", "drivers")
 
 
 LEAKS = {
