@@ -114,7 +114,6 @@ class Story:
         return {
             "dashboard": endpoints["api"],
             "broker": f"mqtts://{endpoints['broker_host']}:{endpoints['broker_port']}",
-            "listeners_off_loopback": self._watch.listeners_off_loopback(),
         }
 
     def obtain_model(self) -> dict[str, Any]:
@@ -130,6 +129,7 @@ class Story:
 
     def compile(self) -> dict[str, Any]:
         """Compile for three targets through isolated toolchains."""
+        self.world.cli("toolchain", "install", timeout_s=900)
         report = self._compile(1)
         statuses = {t["target"]: t["status"] for t in report["targets"]}
         expected = {"litert-cpu": "accepted", "onnx-cpu": "accepted", "rtx-ada": "unproven"}
@@ -170,6 +170,9 @@ class Story:
         for killer in killers:
             killer.join()
         scores = {device: self._ask("score", device=device) for device in self.world.devices}
+        strangers = self._watch.listeners_off_loopback()
+        if strangers:
+            raise DemoError(f"expected listeners on loopback addresses only, found {strangers}")
         reference = self._watch.reference_metric(self._model, 1)
         return {
             "rollout": final["line"]["state"],
@@ -178,6 +181,7 @@ class Story:
             "fp32": reference,
             "devices": {device: score["value"] for device, score in scores.items()},
             "killed": list(self.plan.kill),
+            "listeners_off_loopback": strangers,
         }
 
     def go_offline(self) -> dict[str, Any]:
