@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from cloud import context as cloud_context
-from cloud import secret_files, settings
+from cloud import settings
 from cloud.auth import tokens
 from cloud.auth.ca import Authority
 from cloud.auth.pki import Pki
@@ -34,6 +34,7 @@ from cloud.context import Context
 from cloud.errors import DataDirError, SettingsError, UnauthenticatedError
 from cloud.services import trust
 from cloud.settings import Endpoints, Settings
+from ota.signing import secret_files
 
 LOCK = ".lock"
 _HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}\Z")

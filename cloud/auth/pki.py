@@ -14,10 +14,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from cloud import secret_files
 from cloud.auth import ca
 from cloud.auth.ca import Authority, Issued, Subject
 from cloud.errors import DataDirError
+from ota.signing import secret_files
 
 RENEW_BEFORE_S = 30 * 86400.0
 GATEWAY = Subject("cloud", "cloud")

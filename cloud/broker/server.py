@@ -19,11 +19,11 @@ from pathlib import Path
 import nats
 import nats.errors
 
-from cloud import secret_files
 from cloud.broker import keys as keys_file
 from cloud.broker.keys import BrokerKeys, public
 from cloud.errors import BrokerError
 from cloud.supervise import Spec
+from ota.signing import secret_files
 
 ACCOUNT = "FLEET"
 AUTH_ACCOUNT = "AUTH"

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from compiler.errors import AttestationError
 from fleet.wire import envelope
 from fleet.wire.envelope import PublicKey, Signer
+from ota.signing import secret_files
 
 
 def path() -> Path:
@@ -57,19 +58,9 @@ def trusted() -> dict[str, PublicKey]:
 
 
 def _make(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(pem)
-    try:
-        os.link(partial, file)  # another process may have been first; its key stays
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink()
+    secret_files.create(file, pem)  # another process may have been first; its key stays

@@ -26,6 +26,7 @@ from ota.errors import KeyFileError
 from ota.metadata.director import DirectorSigners
 from ota.metadata.image import ImageSigners
 from ota.metadata.release import check_model
+from ota.signing import secret_files
 
 Generate = Callable[[], Ed25519PrivateKey]
 
@@ -148,12 +149,7 @@ def _write(path: Path, key: Ed25519PrivateKey) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
+    secret_files.create(path, pem)
 
 
 def _read(path: Path) -> Ed25519PrivateKey:
