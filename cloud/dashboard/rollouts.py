@@ -38,6 +38,11 @@ def failures_allowed(view: RolloutView) -> int:
     return plan.failures_allowed(msgspec.convert(view.spec, RolloutSpec), able(view.line))
 
 
+def failed(view: RolloutView) -> int:
+    """How many devices have failed, those that were restored since included."""
+    return len({step.text.partition(":")[0] for step in view.steps if step.code == "device.failed"})
+
+
 def soak_ends_at(view: RolloutView, wave: WaveLine) -> float | None:
     """When a wave that is being watched comes to its gate, Unix time."""
     if wave.status != "soaking" or view.line.state != RolloutStatus.RUNNING.value:

@@ -90,7 +90,7 @@
         stroke: colour(one.colour),
         width: one.limit ? 1.5 : 2,
         dash: one.limit ? [6, 5] : undefined,
-        points: { show: !one.limit, size: 5, fill: colour(one.colour) },
+        points: one.limit ? { show: false } : { size: 5, fill: colour(one.colour) },
         value: (u, v) => (v === null || v === undefined ? "–" : `${+v.toFixed(3)}${one.unit ? ` ${one.unit}` : ""}`),
       })),
     ],

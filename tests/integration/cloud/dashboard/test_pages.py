@@ -159,6 +159,15 @@ def test_an_operator_pauses_resumes_and_rolls_back(fleet, operator) -> None:
         assert (offered in page) if offered else ("order-" not in page)
 
 
+def test_failures_stay_counted_after_the_rollback(fleet, operator) -> None:
+    rollout = start(fleet)
+    fleet.story.report("camera-1", fleet.releases[1], "failed", error="agent.self_test")
+    operator.post(f"/rollouts/{rollout}/rollback", data={"csrf": csrf_of(operator)})
+    text = text_of(operator.get(f"/rollouts/{rollout}"))
+    assert "Failed 1 pauses at 1" in text
+    assert "restored" in text
+
+
 def test_orders_need_the_csrf_secret_this_site_and_the_role(fleet, operator, viewer) -> None:
     rollout = start(fleet)
     path = f"/rollouts/{rollout}/pause"
