@@ -29,7 +29,7 @@ def create(context: Context, *, lifespan: Lifespan | None = None) -> FastAPI:
         version=version("outrider"),
         description="Compile models, sign them, roll them out to devices, and watch them there.",
         openapi_url="/api/v1/openapi.json",
-        docs_url="/api/docs",
+        docs_url=None,  # its page would load scripts from other hosts; the reference shows the same
         redoc_url=None,
         lifespan=lifespan,
     )
