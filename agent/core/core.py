@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.core import events as ev
+from agent.core.backoff import Backoff
 from agent.core.birth import birth, permitted
 from agent.core.commands import Append, Command, Discard, SaveDevice, SaveTrust, Sense
 from agent.core.context import Context, Settings
@@ -59,6 +60,8 @@ class Core:
         self._downlink = Downlink(self)
         self._storage = Storage(self)
         self._sense_at = 0.0
+        self._birth_due = 0.0
+        self._birth_pause = Backoff(5.0, 120.0)
         self._stopping = False
         self._handlers: dict[type[ev.Event], Callable[[Any], None]] = {
             ev.Booted: self._booted,
@@ -119,6 +122,8 @@ class Core:
     def deadline(self) -> float | None:
         """Monotonic time at which a `Tick` is due; None when only events matter."""
         times = [self._sense_at] if self._trust is not None and not self._stopping else []
+        if self._birth_unanswered():
+            times.append(self._birth_due)
         if (due := self._storage.deadline()) is not None:
             times.append(due)
         if (due := self.uplink.deadline()) is not None:
@@ -141,8 +146,9 @@ class Core:
         return {r.name for r in self.runtimes if r.available}
 
     def say_birth(self) -> None:
-        """Tell the cloud that this device is here; it answers with what is desired."""
+        """Tell the cloud that this device is here, until it answers with what is desired."""
         birth(self)
+        self._birth_due = self.ctx.now + self._birth_pause.next_s()
 
     def apply_assignment(self) -> None:
         """Tell each machine what the accepted assignment says of it."""
@@ -195,6 +201,7 @@ class Core:
         self.ctx.log("info", "link.up", "")
         for machine in self.machines.values():
             machine.acquisition.on_reconnect()
+        self._birth_pause.reset()
         self.say_birth()
         self.uplink.connected()
 
@@ -223,8 +230,13 @@ class Core:
 
     # --- work ------------------------------------------------------------------------------------
 
+    def _birth_unanswered(self) -> bool:
+        return self.ctx.connected and self._trust is not None and self.trust.unanswered
+
     def _work(self) -> None:
         self._storage.work()
+        if self._birth_unanswered() and self.ctx.now >= self._birth_due:
+            self.say_birth()
         self.uplink.pump()
         if self._trust is not None and self.ctx.now >= self._sense_at:
             self._sense_at = self.ctx.now + self.ctx.settings.health_s

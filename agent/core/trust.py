@@ -71,6 +71,11 @@ class Trust:
         self._nonces = {nonce}
         return nonce
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether a birth of this boot still waits for its answer."""
+        return bool(self._nonces)
+
     def open(self, kind: str, data: bytes, message: type[T]) -> tuple[Envelope, T]:
         """A message signed by one of the director's message keys.
 

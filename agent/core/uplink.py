@@ -80,7 +80,10 @@ class Uplink:
             return None
         if self._loading_until:
             return self._loading_until
-        return min((sent.due for sent in self._sent.values()), default=None)
+        # Without room, what is late waits for the next place to become free.
+        full, now = self._room() <= 0, self._ctx.now
+        dues = (sent.due for sent in self._sent.values())
+        return min((due for due in dues if not full or due > now), default=None)
 
     def pump(self) -> None:
         """Ask for rows when some may be sent."""

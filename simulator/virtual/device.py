@@ -29,6 +29,7 @@ from fleet.errors import OutriderError
 from fleet.telemetry.window import Window
 from fleet.wire import codec, envelope
 from fleet.wire.messages import RuntimeInfo
+from simulator.errors import ViolationError
 from simulator.virtual.crew import Crew, Trouble
 from simulator.virtual.disk import CuttableStore
 from simulator.virtual.network import Network
@@ -36,6 +37,7 @@ from simulator.virtual.schedule import Schedule
 
 RUNTIME = "onnxruntime"
 MIN_TICK_S = 0.001
+MAX_TICKS_A_SECOND = 200
 BOOT_S = (1.0, 20.0)
 DISK_S = (0.001, 0.05)
 HASH_S = (0.05, 1.0)
@@ -103,6 +105,7 @@ class Device:
     evicted: int = 0
     _booted_at: float = 0.0
     _tick_due: float | None = None
+    _ticks: tuple[int, int] = (0, 0)
     _buffer: Buffer | None = None
     _store: CuttableStore | None = None
     _appended: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -270,9 +273,19 @@ class Device:
         def tick() -> None:
             if self.boots == boot and self._tick_due == due:
                 self._tick_due = None
+                self._count_tick()
                 self._handle(ev.Tick())
 
         self.world.schedule.after(max(MIN_TICK_S, due - now), tick)
+
+    def _count_tick(self) -> None:
+        second = int(self.world.schedule.now)
+        before, ticks = self._ticks
+        self._ticks = (second, ticks + 1 if second == before else 1)
+        if self._ticks[1] > MAX_TICKS_A_SECOND:
+            raise ViolationError(
+                f"{self.name} spins: {self._ticks[1]} deadlines within second {second}"
+            )
 
     # --- what commands do -------------------------------------------------------------------------
 

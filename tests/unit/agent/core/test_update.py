@@ -496,3 +496,32 @@ def test_findings_about_health_are_told_when_they_come_and_when_they_go(cloud: C
         ("health.mended", "info"),
         ("health.mended", "info"),
     ]
+
+
+def test_a_birth_is_said_again_until_it_is_answered(cloud: Cloud):
+    device = Device(cloud)
+    cloud.assign(cloud.release("digits", "1"))
+    device.lose = 1  # whatever comes down is lost, the answer too
+    device.connect()
+    device.run(120)
+    unanswered = len(cloud.births)
+    assert 3 <= unanswered <= 10
+    assert len({b.nonce for b in cloud.births}) == unanswered
+    device.lose = 0
+    device.run(200)
+    assert device.model().state is State.COMMITTED
+    answered = len(cloud.births)
+    device.run(1000)
+    assert len(cloud.births) == answered
+
+
+def test_a_cloud_that_acknowledges_nothing_does_not_make_the_device_spin(cloud: Cloud):
+    device = with_release(cloud)
+    cloud.acks = False
+    carried = device.carried
+    device.run(4 * 3600)  # hundreds of rows, more than may be in flight
+    assert len(device.disk.rows) > 200
+    assert device.carried - carried < 4 * 3600 * 3
+    cloud.acks = True
+    device.run(600)
+    assert device.disk.rows == []
