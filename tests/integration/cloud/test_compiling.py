@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import clouds, model_folders
+from support import clouds, pushed_folders
 from support.clouds import Cloud
 from support.installation import eventually
 
@@ -41,7 +41,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
     data = tmp_path / "data"
     made = clouds.make(data, url=f"sqlite:///{data / 'registry.sqlite'}")
     archive = tmp_path / "digits.zip"
-    archive.write_bytes(model_folders.packed(model_folders.write(tmp_path / "digits")))
+    archive.write_bytes(pushed_folders.packed(pushed_folders.write(tmp_path / "digits")))
     models.push(made.context, archive, by="ann")
     yield made
     made.context.engine.dispose()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import clouds, model_folders
+from support import clouds, pushed_folders
 from support.clouds import Cloud, Endpoint
 from support.installation import eventually
 from support.served import Served
@@ -66,7 +66,7 @@ def devices(cloud: Cloud, *names: str) -> list[Endpoint]:
 
 
 def test_pushing_twice_is_one_version(run: Run, tmp_path: Path) -> None:
-    folder = model_folders.write(tmp_path / "digits")
+    folder = pushed_folders.write(tmp_path / "digits")
     assert "digits@1" in run("model", "push", str(folder)).out
     (folder / ".git").mkdir()
     (folder / ".git" / "config").write_text("left out")
@@ -79,7 +79,7 @@ def test_what_cannot_be_pushed_is_said_by_name(run: Run, tmp_path: Path) -> None
     nothing = run("model", "push", str(tmp_path / "nothing"))
     assert nothing.code == 1
     assert "outrider.toml" in nothing.err
-    folder = model_folders.write(tmp_path / "digits")
+    folder = pushed_folders.write(tmp_path / "digits")
     (folder / "model.onnx").write_bytes(b"junk")
     refused = run("model", "push", str(folder), "--json")
     assert refused.code == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support import clouds, model_folders
+from support import clouds, pushed_folders
 from support.clouds import Cloud
 from support.installation import eventually
 from support.served import Served
@@ -32,7 +32,7 @@ def ok(answer: httpx.Response) -> Any:
 
 
 def test_from_a_folder_to_a_fleet(cloud: Cloud, admin: httpx.Client, tmp_path: Path) -> None:
-    archive = model_folders.packed(model_folders.write(tmp_path / "m"))
+    archive = pushed_folders.packed(pushed_folders.write(tmp_path / "m"))
     pushed = ok(admin.post(f"{V1}/models", content=archive))
     assert (pushed["name"], pushed["version"]) == ("digits", "1")
     job = ok(admin.post(f"{V1}/models/digits/1/compile", json={"targets": ["onnx-cpu"]}))["job"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import model_folders
+from support import pushed_folders
 from support.clouds import Cloud
 
 from cloud.errors import InputError
@@ -18,17 +18,17 @@ from ota.errors import ReleaseError
 
 def push(cloud: Cloud, folder: Path, *, top: str = "") -> ModelVersion:
     archive = folder.parent / "upload.zip"
-    archive.write_bytes(model_folders.packed(folder, top=top))
+    archive.write_bytes(pushed_folders.packed(folder, top=top))
     return models.push(cloud.context, archive, by="ann")
 
 
 def test_the_same_content_is_the_same_version(cloud: Cloud, tmp_path: Path) -> None:
-    folder = model_folders.write(tmp_path / "digits")
+    folder = pushed_folders.write(tmp_path / "digits")
     first = push(cloud, folder)
     assert (first.model, first.version) == ("digits", "1")
     assert push(cloud, folder, top="digits-main").version == "1", "in a folder of its own or not"
     (folder / "outrider.toml").write_text(
-        model_folders.TOML.format(name="digits").replace("0.05", "0.04")
+        pushed_folders.TOML.format(name="digits").replace("0.05", "0.04")
     )
     assert push(cloud, folder).version == "2"
     assert first.description["inputs"][0]["name"] == "image"
@@ -36,7 +36,7 @@ def test_the_same_content_is_the_same_version(cloud: Cloud, tmp_path: Path) -> N
 
 
 def test_what_was_pushed_can_be_unpacked_again(cloud: Cloud, tmp_path: Path) -> None:
-    folder = model_folders.write(tmp_path / "digits")
+    folder = pushed_folders.write(tmp_path / "digits")
     version = push(cloud, folder, top="some-folder")
     (tmp_path / "again").mkdir()
     root = models.unpack(cloud.context, version, tmp_path / "again")
@@ -56,7 +56,7 @@ def test_what_was_pushed_can_be_unpacked_again(cloud: Cloud, tmp_path: Path) -> 
 def test_a_wrong_folder_is_refused_by_name(
     cloud: Cloud, tmp_path: Path, file: str, content: bytes, message: str
 ) -> None:
-    folder = model_folders.write(tmp_path / "digits")
+    folder = pushed_folders.write(tmp_path / "digits")
     (folder / file).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
         push(cloud, folder)
