@@ -53,7 +53,8 @@ def command(
 
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise click.BadParameter(f"expected a new or an empty folder, found files in {folder}")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     root = folder or Path(tempfile.mkdtemp(prefix="outrider-demo-"))
     started = time.monotonic()
     failure: BaseException | None = None
@@ -65,9 +66,9 @@ def command(
         story.run()
         if not once:
             _wait(world)
-    except KeyboardInterrupt:
+    except Interrupted as stop:
         click.echo("interrupted; ending every process", err=True)
-        failure = KeyboardInterrupt()
+        failure = stop
     except Exception as error:  # noqa: BLE001 - whatever happened, the summary is printed and the processes end
         failure = error
     finally:
@@ -75,8 +76,8 @@ def command(
     if once:
         _print_summary(story, failure, time.monotonic() - started)
     if failure is not None:
-        click.echo(f"the demo stopped: {failure or 'interrupted'}; logs: {root / 'logs'}", err=True)
-        return 130 if isinstance(failure, KeyboardInterrupt) else 1
+        click.echo(f"the demo stopped: {failure}; logs: {root / 'logs'}", err=True)
+        return 130 if isinstance(failure, Interrupted) else 1
     if folder is None:
         shutil.rmtree(root, ignore_errors=True)
     return 0
@@ -111,5 +112,11 @@ def _wait(world: Any) -> None:
         time.sleep(0.5)
 
 
+class Interrupted(BaseException):
+    """Somebody wants the demo to end. Not a KeyboardInterrupt, because model training swallows that."""
+
+
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # ending the processes is not to be interrupted
+    raise Interrupted("interrupted")

@@ -52,7 +52,10 @@ def test_the_story_completes_although_each_of_its_processes_is_killed(tmp_path):
     assert offline["missing"] == 0
     final = step(summary, 8)
     assert set(final["running"].values()) == {"digits@1"}
-    assert final["failed_requests"] == 0
+    assert (
+        len(final["failed_requests"]) == 2
+    )  # the third device's agent was killed while it answered
+    assert not any(final["failed_requests"].values())
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
