@@ -65,7 +65,7 @@ types: $(VENV)/.dev $(VENV)/.self ## Static types, strict.
 	@$(BIN)/mypy
 
 tests: $(VENV)/.dev $(VENV)/.self toolchains ## All tests under Python 3.11 (ARGS: pytest options).
-	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest --durations=15 $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 2 --durations=15 $(ARGS)
 
 agent-tests: ## What a device imports, under the interpreters that devices bring.
 	@$(MAKE) --no-print-directory agent-tests-3.10
