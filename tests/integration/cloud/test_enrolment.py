@@ -7,6 +7,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +178,11 @@ def test_junk_is_refused_politely(open_house: House):
 
 
 def test_who_asks_too_often_has_to_wait(open_house: House):
-    statuses = [post(open_house, b"{}")[0] for _ in range(int(enrol_server.BURST) + 20)]
-    assert statuses[0] == 400
-    assert 429 in statuses
-    assert statuses.index(429) >= enrol_server.BURST
+    with ThreadPoolExecutor(8) as crowd:  # faster together than the refill, also on a busy machine
+        tries = [crowd.submit(post, open_house, b"{}") for _ in range(4 * int(enrol_server.BURST))]
+    statuses = [one.result()[0] for one in tries]
+    assert set(statuses) == {400, 429}
+    assert statuses.count(400) >= enrol_server.BURST
 
 
 def test_the_agent_stops_at_a_ca_with_another_fingerprint(open_house: House, tmp_path: Path):

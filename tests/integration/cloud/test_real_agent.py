@@ -166,7 +166,9 @@ def test_a_crashed_worker_is_replaced(device: Agent):
     served = device.serves("1")
     worker = device.workers()[0]
     worker.kill()
-    eventually(lambda: device.workers() and device.workers()[0].pid != worker.pid, "another worker")
+    eventually(
+        lambda: [found for found in device.workers() if found.pid != worker.pid], "another worker"
+    )
     device.serves("1")
     assert device.ask(served["url"])
     assert WorkerLostError.code in device.errors.read_text()
