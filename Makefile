@@ -100,8 +100,8 @@ lock: $(VENV)/.tools ## Resolve all dependencies anew (needs a package index; wr
 	@./$(LOCKS)/compile.sh $(BIN)/uv
 
 test-deps: ## Install the Debian packages that some tests need (as root; otherwise those tests are skipped).
-	@missing=(); for pair in chromium:chromium chromedriver:chromium-driver curl:curl mosquitto:mosquitto psql:postgresql; do \
-		PATH="$$PATH:/usr/sbin" command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
+	@missing=(); for pair in chromium:chromium chromedriver:chromium-driver curl:curl mosquitto:mosquitto initdb:postgresql; do \
+		PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
 	if [ "$${#missing[@]}" = 0 ]; then echo "test-deps: all there"; \
 	elif [ "$$(id -u)" != 0 ]; then echo "test-deps: $${missing[*]} missing, and installing them needs root; their tests will be skipped"; \
 	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}"; fi
