@@ -224,10 +224,13 @@ class Supervisor:
         if self._pid_dir is None:
             return
         path = self._pid_dir / f"{status.name}.pid"
-        if status.pid is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_text(f"{status.pid}\n")
+        with contextlib.suppress(
+            OSError
+        ):  # a full or vanished disk must not end the watch over children
+            if status.pid is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_text(f"{status.pid}\n")
 
 
 class _Child:

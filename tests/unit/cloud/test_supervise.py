@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,3 +138,17 @@ def test_mistakes_are_named(supervisor: Supervisor, tmp_path: Path):
         supervisor.start(Spec("a", SLEEP, tmp_path / "a.log"))
     with pytest.raises(SupervisionError, match="no child is named 'b'"):
         supervisor.status("b")
+
+
+@pytest.mark.timeout(60)
+def test_children_are_watched_and_ended_although_the_folder_of_their_ids_is_gone(tmp_path: Path):
+    with Supervisor(pid_dir=tmp_path / "run") as supervisor:
+        first = supervisor.start(Spec("a", SLEEP, tmp_path / "logs" / "a.log"))
+        assert first.pid is not None
+        for folder in ("run", "logs"):
+            shutil.rmtree(tmp_path / folder)
+        os.kill(first.pid, signal.SIGKILL)
+        eventually(lambda: supervisor.status("a").starts == 2, "a second start")
+        second = supervisor.status("a").pid
+    assert second is not None
+    assert gone(second)
