@@ -25,6 +25,7 @@ class Toolchain:
     """One isolated environment and its driver.
 
     Attributes:
+        modules: scripts that are laid beside the driver, which may import them.
         locks: requirement files, complete and with hashes, relative to no index.
         locks_any_python: the same for packages whose metadata refuse this Python although they work.
         size_mib: roughly, on disk.
@@ -33,6 +34,7 @@ class Toolchain:
     name: str
     title: str
     driver: Path
+    modules: tuple[Path, ...]
     locks: tuple[Path, ...]
     locks_any_python: tuple[Path, ...]
     size_mib: int
@@ -49,8 +51,11 @@ class Toolchain:
 
     @property
     def driver_sha256(self) -> str:
-        """Digest of the driver."""
-        return hashlib.sha256(self.driver.read_bytes()).hexdigest()
+        """Digest of the driver and its modules."""
+        digest = hashlib.sha256()
+        for script in (self.driver, *self.modules):
+            digest.update(script.read_bytes())
+        return digest.hexdigest()
 
 
 def names() -> list[str]:
@@ -72,6 +77,7 @@ def get(name: str) -> Toolchain:
         name=name,
         title=table.text("title"),
         driver=HERE / "drivers" / table.text("driver"),
+        modules=tuple(HERE / "drivers" / one for one in table.texts("modules", default=[])),
         locks=tuple(HERE / "locks" / lock for lock in table.texts("locks")),
         locks_any_python=tuple(
             HERE / "locks" / lock for lock in table.texts("locks_any_python", default=[])

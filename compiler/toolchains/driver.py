@@ -4,6 +4,7 @@ Rules:
 - The driver gets copies of its inputs; nothing that it does to them is seen outside.
 - Status 0 proves nothing: the answer must be JSON, say ``ok``, and each file that it names must be a
   plain, non-empty file in the output folder.
+- A driver that has something to say on the way replaces ``progress.json``: ``{"done", "total", "message"}``.
 - Whatever goes wrong is a `BuildError` that says what, with the end of the driver's log.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,14 @@ from compiler.toolchains.process import Limits
 HARNESS: Final = Path(__file__).parent / "drivers" / "harness.py"
 _MAX_ANSWER_BYTES: Final = 16 << 20
 _MAX_OUTPUT_BYTES: Final = 4 << 30
+_MAX_PROGRESS_BYTES: Final = 1 << 16
+
+
+OnProgress = Callable[[float, str], None]
+
+
+def _unheard(_fraction: float, _message: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +57,7 @@ def call(
     files: Mapping[str, bytes],
     options: Mapping[str, Any],
     limits: Limits | None = None,
+    on_progress: OnProgress = _unheard,
 ) -> Answer:
     """Run one operation of a toolchain's driver.
 
@@ -57,6 +67,7 @@ def call(
         files: copied into the driver's work folder under these names.
         options: JSON values for the operation.
         limits: the toolchain's own when None.
+        on_progress: told the share that is done and what is being done, where the driver says it.
 
     Raises:
         ToolchainMissingError: it is not installed.
@@ -69,7 +80,8 @@ def call(
         (work / "out").mkdir()
         for file, data in files.items():
             (work / "in" / file).write_bytes(data)
-        for script, target in ((HARNESS, "harness.py"), (toolchain.driver, "driver.py")):
+        scripts = {"harness.py": HARNESS, "driver.py": toolchain.driver}
+        for target, script in (scripts | {path.name: path for path in toolchain.modules}).items():
             (work / target).write_bytes(script.read_bytes())
         (work / "job.json").write_text(
             json.dumps({"operation": operation, "files": sorted(files), "options": dict(options)})
@@ -79,6 +91,7 @@ def call(
             folder=work,
             environment=process.child_environment(work, path=[python.parent]),
             limits=limits or toolchain.limits,
+            look=_Progress(work / "progress.json", on_progress),
         )
         what = f"{toolchain.name} {operation}"
         info = _answer(work, what, outcome)
@@ -89,6 +102,27 @@ def call(
             wall_s=outcome.wall_s,
             peak_memory_mib=outcome.peak_memory_mib,
         )
+
+
+class _Progress:
+    """Tells what a driver says in its progress file, when it has changed."""
+
+    def __init__(self, path: Path, tell: OnProgress) -> None:
+        self._path, self._tell = path, tell
+        self._seen = 0
+
+    def __call__(self) -> None:
+        try:
+            changed = self._path.stat().st_mtime_ns
+            if changed == self._seen:
+                return
+            self._seen = changed
+            with self._path.open("rb") as file:
+                said = json.loads(file.read(_MAX_PROGRESS_BYTES))
+            fraction = float(said["done"]) / max(float(said["total"]), 1.0)
+            self._tell(min(max(fraction, 0.0), 1.0), str(said.get("message", ""))[:200])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return  # not written yet, or junk: progress is no promise
 
 
 def _answer(work: Path, what: str, outcome: process.Outcome) -> dict[str, Any]:

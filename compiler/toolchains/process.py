@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,10 @@ _POLL_S: Final = 0.05
 _MEMORY_POLL_S: Final = 0.25
 _DATA_FACTOR: Final = 4
 _TAIL_BYTES: Final = 4096
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +59,22 @@ class Outcome:
 
 
 def run(
-    command: Sequence[str], *, folder: Path, environment: Mapping[str, str], limits: Limits
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    limits: Limits,
+    look: Callable[[], None] = _nothing,
 ) -> Outcome:
-    """Run a command in `folder` until it ends or breaks a limit; its output is ``log.txt`` there."""
+    """Run a command until it ends or breaks a limit.
+
+    Args:
+        command: a program's path and its arguments.
+        folder: its current folder; its output becomes ``log.txt`` there.
+        environment: all of its environment.
+        limits: what it may use.
+        look: called every now and then while it runs.
+    """
     arguments = [str(int(limits.cpu_s)), str(limits.memory_mib * _DATA_FACTOR << 20), *command]
     log = folder / "log.txt"
     started = time.monotonic()
@@ -72,7 +89,7 @@ def run(
             start_new_session=True,
         )
         try:
-            problem, peak = _watch(process, limits, started)
+            problem, peak = _watch(process, limits, started, look)
         finally:
             _kill_group(process)
     return Outcome(
@@ -107,7 +124,9 @@ def python_environment(work: Path) -> dict[str, str]:
     return found
 
 
-def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float) -> tuple[str, float]:
+def _watch(
+    process: subprocess.Popen[bytes], limits: Limits, started: float, look: Callable[[], None]
+) -> tuple[str, float]:
     """Wait for the end or for a broken limit; returns the problem and the peak memory in bytes."""
     peak, next_look = 0.0, 0.0
     while True:
@@ -118,6 +137,7 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float) -> 
             return f"ran longer than {limits.wall_s:g} s and was stopped", peak
         if now >= next_look:
             next_look = now + _MEMORY_POLL_S
+            look()
             peak = max(peak, _resident_bytes(process.pid))
             if peak > limits.memory_mib << 20:
                 return f"used more than {limits.memory_mib} MiB of memory and was stopped", peak
