@@ -12,6 +12,7 @@ import msgspec
 from compiler.errors import EvaluationError
 from compiler.evaluate import jobs
 from compiler.evaluate.jobs import Job, Result
+from compiler.evaluate.split import Split
 from compiler.graph import data
 from compiler.graph.data import Arrays
 from compiler.toolchains import process
@@ -20,6 +21,25 @@ from fleet.artifact import package
 from fleet.artifact.package import Package
 
 LIMITS: Final = Limits(wall_s=1800, cpu_s=3600, memory_mib=8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of an evaluation; see `jobs.Job`.
+
+    Attributes:
+        model_folder: whose data and metric.
+        reference: `Evaluation.folder` of the fp32 model; None when this is the fp32 model.
+    """
+
+    model_folder: Path
+    reference: Path | None = None
+    part: str = ""
+    split: Split | None = None
+    named: int = 1
+    arithmetic: str = jobs.HOST
+    both: bool = False
+    measure: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +56,14 @@ class Evaluation:
 
 
 def evaluate(
-    content: Package,
-    *,
-    model_folder: Path,
-    work: Path,
-    reference: Path | None = None,
-    exact: bool = False,
-    limits: Limits = LIMITS,
+    content: Package, asked: Asked, *, work: Path, limits: Limits = LIMITS
 ) -> Evaluation:
     """Score a package.
 
     Args:
         content: the package; its manifest's metric and tolerance are not looked at.
-        model_folder: whose data and metric.
+        asked: what is to be judged.
         work: an empty folder for the child's files; it is left to the caller.
-        reference: `Evaluation.folder` of the fp32 model; None when this is the fp32 model.
-        exact: score with reference arithmetic, too.
         limits: of the child.
 
     Raises:
@@ -63,10 +75,15 @@ def evaluate(
     candidate.write_bytes(package.write(content))
     job = Job(
         package=str(candidate.resolve()),
-        folder=str(model_folder.resolve()),
+        folder=str(asked.model_folder.resolve()),
         output=str(work.resolve()),
-        reference=str(reference.resolve()) if reference else "",
-        exact=exact,
+        reference=str(asked.reference.resolve()) if asked.reference else "",
+        part=asked.part,
+        split=asked.split,
+        named=asked.named,
+        arithmetic=asked.arithmetic,
+        both=asked.both,
+        measure=asked.measure,
     )
     (work / "job.json").write_bytes(msgspec.json.encode(job))
     outcome = process.run(

@@ -1,18 +1,23 @@
 """How sure it is that a candidate loses no more than the budget.
 
-The loss is paired: candidate and fp32 model answer the same samples. Its one-sided 95 % upper bound is
+The loss is paired: candidate and fp32 model answer the same samples. Its interval is
 
 - for top1 and topk, where each sample is right or wrong: the Wald interval for paired proportions with
-  half a count added to each discordant cell (Agresti and Min 2005), which rests on the same
-  discordant pairs as McNemar's test;
-- for the other built-in metrics: the percentile of a paired bootstrap over samples (Efron 1979).
+  half a count added to each discordant cell (Agresti and Min 2005), which rests on the same discordant
+  pairs as McNemar's test, whose exact mid-p value (Fagerland, Lydersen and Laake 2013) is given too;
+- for other metrics with a statistic per sample: the percentiles of a paired bootstrap (Efron 1979).
 
-``strong``: the upper bound is within the budget. ``weak``: only the measured loss is.
+Each bound is one-sided. Where several candidates are named before the held-out split is read, they share
+the error rate (Bonferroni): each is judged with ``ALPHA / named``.
+
+``strong``: the upper bound of the loss is within the budget. ``weak``: only the measured loss is; then
+`samples_needed` says how many samples would decide if the loss and its spread stay as they are.
 """
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Final
 
 import msgspec
@@ -21,11 +26,11 @@ from numpy.typing import NDArray
 
 from compiler.evaluate.metrics import BuiltIn
 
-CONFIDENCE: Final = 0.95
-_Z: Final = 1.6448536269514722
-_DRAWS: Final = 1000
+ALPHA: Final = 0.05
+_DRAWS: Final = 2000
 _SEED: Final = 20
 _BINARY: Final = ("top1", "topk")
+_MOST_SAMPLES: Final = 10_000_000
 
 Floats = NDArray[np.float64]
 
@@ -35,10 +40,14 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         loss: reference minus candidate where higher is better, else candidate minus reference.
-        loss_upper: one-sided 95 % upper bound; None when there is none (custom metrics).
+        loss_lower, loss_upper: one-sided bounds at `confidence`; None when there are none (a custom metric
+            that gives one number).
         strength: strong or weak.
         samples: how many were scored.
-        method: how the bound was found.
+        samples_needed: how many would decide; None when it is decided, or when none would.
+        confidence: of each bound.
+        p_value: McNemar's exact mid-p for "no change"; None for other metrics.
+        method: how the interval was found.
     """
 
     loss: float
@@ -46,6 +55,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     strength: str
     samples: int
     method: str
+    loss_lower: float | None = None
+    samples_needed: int | None = None
+    confidence: float = 1 - ALPHA
+    p_value: float | None = None
 
 
 def loss_of(value: float, reference: float, *, higher_is_better: bool) -> float:
@@ -53,44 +66,98 @@ def loss_of(value: float, reference: float, *, higher_is_better: bool) -> float:
     return reference - value if higher_is_better else value - reference
 
 
+def unpaired(loss: float) -> Evidence:
+    """Of a metric that gives one number, which cannot be resampled."""
+    return Evidence(
+        loss=loss,
+        loss_upper=None,
+        strength="weak",
+        samples=0,
+        method="none: a custom metric gave one number, which cannot be resampled",
+    )
+
+
 def paired(
-    name: str, metric: BuiltIn, candidate: Floats, reference: Floats, *, budget: float
+    name: str,
+    metric: BuiltIn,
+    candidate: Floats,
+    reference: Floats,
+    *,
+    budget: float,
+    named: int = 1,
 ) -> Evidence:
     """Evidence from statistics per sample.
 
     Args:
         name: of the metric.
-        metric: built in.
+        metric: its reduction.
         candidate: statistics of the candidate, first axis samples.
         reference: those of the fp32 model on the same samples.
         budget: largest loss that is accepted.
+        named: how many candidates are judged on these samples.
     """
+    alpha = ALPHA / named
     better = metric.higher_is_better
     loss = loss_of(metric.reduce(candidate), metric.reduce(reference), higher_is_better=better)
+    p_value = None
     if name in _BINARY:
-        upper, method = _agresti_min(candidate, reference), "paired proportions (Agresti-Min)"
+        lower, upper = _agresti_min(candidate, reference, alpha)
+        p_value = _mcnemar(candidate, reference)
+        method = "paired proportions (Agresti-Min), McNemar mid-p"
     else:
-        upper, method = _bootstrap(metric, candidate, reference), "paired bootstrap"
-    strong = math.isfinite(upper) and upper <= budget
+        lower, upper = _bootstrap(metric, candidate, reference, alpha)
+        method = "paired bootstrap"
+    strong = math.isfinite(upper) and upper <= budget + 1e-12
     return Evidence(
         loss=loss,
+        loss_lower=lower if math.isfinite(lower) else None,
         loss_upper=upper if math.isfinite(upper) else None,
         strength="strong" if strong else "weak",
         samples=len(candidate),
+        samples_needed=None if strong else _needed(len(candidate), loss, upper, budget),
+        confidence=1 - alpha,
+        p_value=p_value,
         method=method,
     )
 
 
-def _agresti_min(candidate: Floats, reference: Floats) -> float:
+def _needed(n: int, loss: float, upper: float, budget: float) -> int | None:
+    """How many samples bring the upper bound into the budget: its distance shrinks with the root of n."""
+    room = budget - loss
+    if room <= 0 or not math.isfinite(upper):
+        return None
+    needed = math.ceil(n * ((upper - loss) / room) ** 2)
+    return needed if needed <= _MOST_SAMPLES else None
+
+
+def _agresti_min(candidate: Floats, reference: Floats, alpha: float) -> tuple[float, float]:
     n = len(candidate) + 2
     worse = float(((reference == 1) & (candidate == 0)).sum()) + 0.5
     better = float(((reference == 0) & (candidate == 1)).sum()) + 0.5
     difference = (worse - better) / n
     variance = ((worse + better) - (worse - better) ** 2 / n) / n**2
-    return difference + _Z * math.sqrt(max(variance, 0.0))
+    reach = NormalDist().inv_cdf(1 - alpha) * math.sqrt(max(variance, 0.0))
+    return difference - reach, difference + reach
 
 
-def _bootstrap(metric: BuiltIn, candidate: Floats, reference: Floats) -> float:
+def _mcnemar(candidate: Floats, reference: Floats) -> float:
+    """Exact mid-p: under "no change" each discordant pair falls to either side with probability 1/2."""
+    worse = int(((reference == 1) & (candidate == 0)).sum())
+    n = worse + int(((reference == 0) & (candidate == 1)).sum())
+    if n == 0:
+        return 1.0
+    low = min(worse, n - worse)
+
+    def log_mass(k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+
+    tail = sum(math.exp(log_mass(k)) for k in range(low + 1))
+    return min(1.0, max(0.0, 2 * tail - math.exp(log_mass(low))))
+
+
+def _bootstrap(
+    metric: BuiltIn, candidate: Floats, reference: Floats, alpha: float
+) -> tuple[float, float]:
     rng = np.random.default_rng(_SEED)
     n = len(candidate)
     losses = []
@@ -99,4 +166,6 @@ def _bootstrap(metric: BuiltIn, candidate: Floats, reference: Floats) -> float:
         value, base = metric.reduce(candidate[rows]), metric.reduce(reference[rows])
         losses.append(loss_of(value, base, higher_is_better=metric.higher_is_better))
     finite = [loss for loss in losses if math.isfinite(loss)]
-    return float(np.quantile(finite, CONFIDENCE)) if finite else math.inf
+    if not finite:
+        return -math.inf, math.inf
+    return float(np.quantile(finite, alpha)), float(np.quantile(finite, 1 - alpha))

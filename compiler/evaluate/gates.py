@@ -2,29 +2,39 @@
 
 Rules:
 - Every gate is judged and reported, also after one has failed.
-- The metric is read from the target's real settings; the artifact's own quality (optimizations off) is
-  reported beside it.
+- `metric` on the selection split chooses; `metric` on the held-out split decides.
+- Quality is read under the target's real arithmetic: this host's where the host is the target, else the
+  artifact's own; the other figure is reported beside it.
+- Speed is judged by the target's measurements alone: this host's where it is one, or what devices reported.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from compiler.evaluate.evidence import Evidence
 from compiler.evaluate.jobs import Result
+from compiler.evaluate.race import Latency
 from compiler.graph.folder import MetricRule
 from compiler.recipes.catalog import Recipe
 from compiler.targets.catalog import Target
 from compiler.toolchains.steps import Built
 
-RUN_ON_HOST: Final = ("parity", "metric", "latency")
+RUN_ON_HOST: Final = ("parity", "selection", "metric")
+FLOAT_TOLERANCE: Final = 1e-4
+"""How far a float32 conversion may lie from ONNX Runtime, relative to the largest answer."""
+
 _GROWTH: Final = (1.25, 256 << 10)
 """How much larger than the model a file may be: a factor, and bytes for the format's own tables."""
 
 _ENGINE_GROWTH: Final = (8.0, 8 << 20)
 """Engines carry kernels."""
+
+_AS_FAST: Final = 1.1
+"""What only makes a file smaller may cost this much of the float file's speed: it computes the same."""
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,15 +50,42 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     stand_in: str = ""
 
 
-def structure(built: Built, recipe: Recipe) -> Gate:
-    """No operator that a runtime would have to be taught, and not the float model under another name."""
-    custom = sorted(name for name in built.operators if name.upper().startswith("CUSTOM"))
-    if custom:
-        return Gate(name="structure", passed=False, detail=f"custom operators {custom}")
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Latencies that may be compared.
+
+    Attributes:
+        candidate, baseline: of the candidate and of the fastest float file; None where there is none.
+        source: where they come from: ``this host``, or ``n devices``; empty when they are estimates only.
+    """
+
+    candidate: Latency | None
+    baseline: Latency | None
+    source: str
+
+
+def structure(built: Built, recipe: Recipe, target: Target) -> Gate:
+    """Only operators that the target's runtime has, and not the float model under another name."""
+    name = "structure"
+    custom = sorted(o for o in built.operators if o.upper().startswith("CUSTOM"))
+    if custom and built.stand_in is None:
+        return Gate(name=name, passed=False, detail=f"custom operators {custom}")
+    allowed = target.operators.get(built.runtime)
+    if allowed is not None:
+        foreign = sorted(o for o in built.operators if o not in allowed)
+        if foreign:
+            detail = f"operators that the target's {built.runtime} does not have: {foreign}"
+            return Gate(name=name, passed=False, detail=detail)
     if recipe.mode != "fp32" and built.quantized_weights == 0:
-        return Gate(name="structure", passed=False, detail="nothing was quantized")
+        return Gate(name=name, passed=False, detail="nothing was quantized")
     count = sum(built.operators.values())
-    return Gate(name="structure", passed=True, detail=f"{count} operators, none custom")
+    listed = "all of them the target's" if allowed is not None else "none custom"
+    fallen = f"; {len(built.fallen)} stay in float, as the quantizer failed on them"
+    return Gate(
+        name=name,
+        passed=True,
+        detail=f"{count} operators, {listed}{fallen if built.fallen else ''}",
+    )
 
 
 def size(built: Built, target: Target, model_bytes: int) -> Gate:
@@ -60,21 +97,81 @@ def size(built: Built, target: Target, model_bytes: int) -> Gate:
     return Gate(name="size", passed=found <= allowed, detail=detail)
 
 
-def parity(result: Result, recipe: Recipe) -> Gate:
-    """The answers on calibration samples point where the fp32 model's do."""
+def memory(result: Result, target: Target) -> Gate:
+    """What loading and one inference took, within what a model may take on the target."""
+    found = result.peak_memory_mib
+    detail = f"{found:.1f} MiB of at most {target.memory_mib} MiB"
+    return Gate(name="memory", passed=found <= target.memory_mib, detail=detail)
+
+
+def parity(result: Result, recipe: Recipe, largest: float) -> Gate:
+    """The answers on calibration samples point where the fp32 model's do; float files give the same answers.
+
+    Args:
+        result: of the candidate.
+        recipe: how it was made.
+        largest: of the fp32 model's answers, by absolute value.
+    """
     if result.parity is None:
         raise ValueError("a candidate is scored with a reference")
     found, least = result.parity.cosine_min, recipe.parity_cosine_min
-    detail = f"cosine {found:.5f}, at least {least:g}"
-    return Gate(name="parity", passed=found >= least, detail=detail)
+    snr = min((o.snr_db for o in result.parity.outputs.values()), default=200.0)
+    detail = (
+        f"cosine {found:.5f}, at least {least:g}; SNR {snr:.1f} dB, max abs {result.parity.max_abs:.3g}"
+    )
+    passed = found >= least
+    if recipe.mode == "fp32":
+        allowed = FLOAT_TOLERANCE * max(largest, 1e-6)
+        passed = passed and result.parity.max_abs <= allowed
+        detail += f", at most {allowed:.3g}"
+    return Gate(name="parity", passed=passed, detail=detail)
 
 
-def metric(rule: MetricRule, evidence: Evidence, *, value: float, reference: float) -> Gate:
-    """The loss on held-out data is within the budget."""
-    passed = evidence.loss <= rule.budget + 1e-12
+def selection(rule: MetricRule, result: Result) -> Gate:
+    """The loss on the selection split is within the budget."""
+    if result.evidence is None or result.metric is None or result.reference is None:
+        return Gate(
+            name="selection",
+            passed=True,
+            detail="no selection split; chosen by the distance of the answers on calibration data",
+        )
+    return _metric("selection", rule, result.evidence, result.metric, result.reference)
+
+
+def metric(rule: MetricRule, result: Result) -> Gate:
+    """The loss on the held-out split is within the budget."""
+    if result.evidence is None or result.metric is None or result.reference is None:
+        raise ValueError("a named candidate is scored on the held-out split")
+    return _metric("metric", rule, result.evidence, result.metric, result.reference)
+
+
+def _metric(
+    name: str, rule: MetricRule, proof: Evidence, value: float, reference: float
+) -> Gate:
+    passed = proof.loss <= rule.budget + 1e-12
     detail = f"{rule.name} {value:.4f} against {reference:.4f} in fp32: "
-    detail += f"loss {evidence.loss:.4f} of at most {rule.budget:g}"
-    return Gate(name="metric", passed=passed, detail=detail)
+    detail += f"loss {proof.loss:.4f} of at most {rule.budget:g}"
+    if proof.loss_lower is not None and proof.loss_upper is not None:
+        detail += f", {proof.confidence:.3g} bounds {proof.loss_lower:.4f} to {proof.loss_upper:.4f}"
+    if proof.samples_needed is not None:
+        detail += f"; {proof.samples_needed} samples would decide, {proof.samples} were there"
+    return Gate(name=name, passed=passed, detail=detail)
+
+
+def speed(recipe: Recipe, found: Speed) -> Gate:
+    """Not slower than the fastest float file, which would be the better choice."""
+    name = "speed"
+    if found.candidate is None or found.baseline is None:
+        return Gate(name=name, passed=None, detail="not measured; nothing stands in for it")
+    ours, theirs = found.candidate.p50, found.baseline.p50
+    detail = f"p50 {ours:.3f} ms against {theirs:.3f} ms in float ({theirs / max(ours, 1e-9):.2f} times)"
+    if not found.source:
+        return Gate(
+            name=name, passed=None, detail=f"{detail}, an estimate", stand_in="this host's figures"
+        )
+    limit = theirs if recipe.computes_in_integers else theirs * _AS_FAST
+    passed = recipe.mode == "fp32" or ours < limit
+    return Gate(name=name, passed=passed, detail=f"{detail}, measured on {found.source}")
 
 
 def on_stand_in(gate: Gate, stand_in: str) -> Gate:

@@ -6,11 +6,18 @@ from typing import Final
 
 import msgspec
 
+from compiler.evaluate.evidence import Evidence
+from compiler.evaluate.split import Split
 from fleet.artifact.parity import Parity
 
+HOST: Final = "host"
+EXACT: Final = "exact"
 RESULT: Final = "result.json"
 ARRAYS: Final = "arrays.npz"
 PARITY_SAMPLES: Final = 64
+EXACT_SAMPLES: Final = 8
+"""Reference kernels are slow: the artifact's own quality is judged on this many calibration samples."""
+
 FEATURE_SAMPLES: Final = 512
 
 
@@ -22,23 +29,36 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         folder: path of the model folder.
         reference: folder with the fp32 model's own result; empty when this is the fp32 model.
         output: folder to write `RESULT` and `ARRAYS` into.
-        exact: score a second time with reference arithmetic (optimizations off).
-        latency: measure it, too.
+        part: of the evaluation samples, see `split`; empty for none of them.
+        split: how they are divided; None for the fp32 model, which sees all.
+        named: how many candidates were named for the held-out split.
+        arithmetic: what is judged: the host's kernels (`HOST`), or the artifact itself (`EXACT`: optimizations
+            off, reference kernels), where the host's kernels are not the target's.
+        both: look at the other one, too.
+        measure: golden vectors, memory and watched features: what a package needs.
     """
 
     package: str
     folder: str
     output: str
     reference: str = ""
-    exact: bool = False
-    latency: bool = True
+    part: str = ""
+    split: Split | None = None
+    named: int = 1
+    arithmetic: str = HOST
+    both: bool = False
+    measure: bool = False
 
 
-class Exact(msgspec.Struct, frozen=True, kw_only=True):
-    """The artifact's own quality, apart from what this host's kernels make of it."""
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality under one arithmetic.
 
-    metric: float
+    Attributes:
+        metric: on the job's part; None where it was not asked for, or reference kernels are too slow for it.
+    """
+
     parity: Parity
+    metric: float | None = None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,22 +67,26 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         error: empty, or why the package could not be scored; then nothing else counts.
         code: the error's stable code.
-        golden: on the golden vectors that the package carries.
+        metric: on the job's part of the evaluation samples; None when it asked for none.
+        reference: the fp32 model's metric on the same samples.
+        evidence: of the loss between the two.
+        samples: scored evaluation samples that can be told apart; 0 for a custom metric of one number.
         parity: against the fp32 model on calibration samples; None for the fp32 model itself.
-        samples: scored evaluation samples; 0 for a custom metric, which counts for itself.
-        latency_ms_p50, latency_ms_p95: one sample, one thread, this host.
+        exact: the artifact's own quality, apart from what this host's kernels make of it.
+        host: what this host's kernels make of it.
+        golden: on the golden vectors that the package carries.
         peak_memory_mib: growth of the process while loading and inferring once.
     """
 
     error: str = ""
     code: str = ""
     runtime_version: str = ""
-    metric: float = 0.0
-    golden: Parity | None = None
-    parity: Parity | None = None
-    exact: Exact | None = None
+    metric: float | None = None
+    reference: float | None = None
+    evidence: Evidence | None = None
     samples: int = 0
-    latency_ms_p50: float = 0.0
-    latency_ms_p95: float = 0.0
-    latency_runs: int = 0
+    parity: Parity | None = None
+    exact: Figures | None = None
+    host: Figures | None = None
+    golden: Parity | None = None
     peak_memory_mib: float = 0.0

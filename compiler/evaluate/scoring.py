@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agent.runtimes.port import Runtime
 from compiler.errors import EvaluationError, FolderError
 from compiler.evaluate import custom, metrics
+from compiler.evaluate.metrics import BuiltIn
 from compiler.graph.data import Arrays, Samples
 from compiler.graph.folder import ModelFolder
 from fleet.artifact.manifest import Manifest
@@ -24,9 +25,16 @@ _MAX_PARITY_BYTES = 256 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The metric, and for a built-in one its statistics per sample."""
+    """A metric with its statistics per sample.
+
+    Attributes:
+        kind: how statistics are reduced.
+        statistics: first axis samples; None for a custom metric that gives one number.
+        answers: the fp32 model's own, where they become the labels of others.
+    """
 
     value: float
+    kind: BuiltIn
     statistics: Floats | None = None
     answers: Array | None = None
 
@@ -47,9 +55,21 @@ def scored_output(folder: ModelFolder, manifest: Manifest) -> str:
 
 
 def score_custom(
-    runtime: Runtime, folder: ModelFolder, manifest: Manifest, data: Mapping[str, Array]
+    runtime: Runtime,
+    folder: ModelFolder,
+    manifest: Manifest,
+    data: Mapping[str, Array],
+    rows: NDArray[np.intp] | None,
 ) -> Score:
-    """Score with the folder's own function."""
+    """Score with the folder's own function.
+
+    Args:
+        runtime: an open one.
+        folder: whose function.
+        manifest: the artifact's.
+        data: arrays of the evaluation file, all of them: the function knows how they belong together.
+        rows: of the statistics, those that are looked at; None for all.
+    """
     specs = {spec.name: spec for spec in manifest.inputs}
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -61,7 +81,11 @@ def score_custom(
         }
         return runtime.run(tensors)
 
-    return Score(value=custom.score(folder, run, data))
+    value, statistics, kind = custom.score(folder, run, data)
+    if statistics is None or rows is None:
+        return Score(value=value, kind=kind, statistics=statistics)
+    statistics = statistics[rows]
+    return Score(value=kind.reduce(statistics), kind=kind, statistics=statistics)
 
 
 def score_built_in(
@@ -91,52 +115,35 @@ def score_built_in(
     statistics = np.concatenate(parts)
     return Score(
         value=metric.reduce(statistics),
+        kind=metric,
         statistics=statistics,
         answers=np.concatenate(answers) if answers else None,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Outputs on the first calibration samples, and features on more of them."""
-
-    outputs: Arrays
-    features: dict[str, Floats]
-
-
 def answer(
-    runtime: Runtime,
-    manifest: Manifest,
-    samples: Samples,
-    *,
-    max_batch: int,
-    parity_n: int,
-    features_n: int,
-) -> Answers:
-    """Run calibration samples.
-
-    Args:
-        runtime: an open one.
-        manifest: its artifact's.
-        samples: calibration inputs.
-        max_batch: largest batch.
-        parity_n: keep the outputs of about this many samples, fewer where they are large.
-        features_n: compute features of about this many.
-    """
-    names = features.names_for(manifest.inputs, manifest.outputs)
+    runtime: Runtime, manifest: Manifest, samples: Samples, *, max_batch: int, count: int
+) -> Arrays:
+    """Outputs on the first calibration samples, fewer than `count` where they are large."""
     outputs: dict[str, list[Array]] = {spec.name: [] for spec in manifest.outputs}
-    found: dict[str, list[Floats]] = {name: [] for name in names}
     kept_bytes = 0
-    for lo, hi in samples.spans(max_batch, max(parity_n, features_n)):
+    for lo, hi in samples.spans(min(max_batch, count), count):
+        if kept_bytes >= _MAX_PARITY_BYTES:
+            break
+        for name, array in runtime.run(samples.feed(lo, hi)).items():
+            outputs[name].append(np.atleast_1d(array))
+            kept_bytes += array.nbytes
+    return {name: np.concatenate(parts) for name, parts in outputs.items()}
+
+
+def watched(
+    runtime: Runtime, manifest: Manifest, samples: Samples, *, max_batch: int, count: int
+) -> dict[str, Floats]:
+    """Features of calibration samples and of the answers to them."""
+    names = features.names_for(manifest.inputs, manifest.outputs)
+    found: dict[str, list[Floats]] = {name: [] for name in names}
+    for lo, hi in samples.spans(max_batch, count):
         feed = samples.feed(lo, hi)
-        answers = runtime.run(feed)
-        if lo < parity_n and kept_bytes < _MAX_PARITY_BYTES:
-            for name, array in answers.items():
-                outputs[name].append(np.atleast_1d(array))
-                kept_bytes += array.nbytes
-        for name, values in features.of(feed, answers, names=names).items():
+        for name, values in features.of(feed, runtime.run(feed), names=names).items():
             found[name].append(values)
-    return Answers(
-        outputs={name: np.concatenate(parts) for name, parts in outputs.items()},
-        features={name: np.concatenate(parts) for name, parts in found.items()},
-    )
+    return {name: np.concatenate(parts) for name, parts in found.items()}

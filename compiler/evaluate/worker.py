@@ -9,10 +9,7 @@ Rules:
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import numpy as np
@@ -21,9 +18,10 @@ from numpy.typing import NDArray
 from agent.runtimes import registry
 from agent.runtimes.port import Options, Runtime
 from compiler.errors import EvaluationError
-from compiler.evaluate import jobs, metrics, scoring
-from compiler.evaluate.jobs import Exact, Job, Result
-from compiler.evaluate.scoring import Answers, Score
+from compiler.evaluate import evidence, jobs, metrics, scoring, split
+from compiler.evaluate.evidence import Evidence
+from compiler.evaluate.jobs import Figures, Job, Result
+from compiler.evaluate.scoring import Score
 from compiler.graph import data, folder
 from compiler.graph.data import Arrays, Samples
 from compiler.graph.folder import ModelFolder
@@ -33,12 +31,8 @@ from fleet.artifact.package import Package
 from fleet.errors import OutriderError
 from ota.verify import artifact
 
-_WARM_UP: Final = 3
-_RUNS: Final = 100
-_RUNS_AT_LEAST: Final = 5
-_BUDGET_S: Final = 1.5
-
 Array = NDArray[np.generic]
+_PARITY = "parity:"
 
 
 def main() -> int:
@@ -55,137 +49,192 @@ def main() -> int:
 
 
 def evaluate(job: Job) -> tuple[Result, Arrays]:
-    """Everything that is measured of one package."""
+    """Everything that the job asks of one package."""
     content = package.read(Path(job.package).read_bytes())
-    measured = _measure(content, job)
-    described = folder.load(Path(job.folder))
-    bench = _Bench(described, content.manifest, job.reference)
+    # Memory first, before any data are loaded that would blur it.
+    measured = _measure(content) if job.measure else Result()
+    bench = _Bench(job, content.manifest)
     verified = artifact.from_build(content)
-    runtime = registry.open_runtime(verified, Options(threads=1))
-    score, answers = bench.score(runtime)
+    exact = job.arithmetic == jobs.EXACT
+    runtime = registry.open_runtime(verified, Options(threads=1, exact=exact))
+    found = bench.judge(runtime)
+    arrays = bench.arrays(runtime, found)
     runtime.close()
-    exact = None
-    if job.exact:
-        runtime = registry.open_runtime(verified, Options(threads=1, exact=True))
-        exact_score, exact_answers = bench.score(runtime)
+    other = None
+    if job.both:
+        runtime = registry.open_runtime(verified, Options(threads=1, exact=not exact))
+        other = bench.other(runtime)
         runtime.close()
-        exact = Exact(metric=exact_score.value, parity=bench.parity(exact_answers))
+    versions = {info.name: info.version for info in registry.available()}
+    score = found.score
+    judged = None
+    if found.parity is not None:
+        judged = Figures(parity=found.parity, metric=score.value if score else None)
     result = msgspec.structs.replace(
         measured,
-        metric=score.value,
-        parity=bench.parity(answers) if job.reference else None,
-        exact=exact,
-        samples=0 if score.statistics is None else len(score.statistics),
+        runtime_version=versions.get(content.manifest.runtime, ""),
+        metric=score.value if score else None,
+        reference=bench.reference_metric(score) if score else None,
+        evidence=bench.evidence(score) if score else None,
+        samples=len(score.statistics) if score and score.statistics is not None else 0,
+        parity=found.parity,
+        exact=judged if exact else other,
+        host=other if exact else judged,
     )
-    return result, bench.arrays(score, answers, with_outputs=not job.reference)
+    return result, arrays
+
+
+class _Found:
+    """What one runtime answered."""
+
+    def __init__(self, answers: Arrays, parity_: parity.Parity | None, score: Score | None) -> None:
+        self.answers, self.parity, self.score = answers, parity_, score
 
 
 class _Bench:
     """The folder's data, and the fp32 model's answers where they are known."""
 
-    def __init__(self, described: ModelFolder, manifest: Manifest, reference: str) -> None:
-        self._folder = described
+    def __init__(self, job: Job, manifest: Manifest) -> None:
+        self._job = job
         self._manifest = manifest
+        self._folder = folder.load(Path(job.folder))
         self._reference: Arrays = {}
-        if reference:
-            self._reference = data.read(Path(reference) / jobs.ARRAYS)
+        if job.reference:
+            self._reference = data.read(Path(job.reference) / jobs.ARRAYS)
         self._calibration = data.samples(
-            described.calibration, data.load(described.calibration), manifest.inputs
+            self._folder.calibration, data.load(self._folder.calibration), manifest.inputs
         )
-        self._evaluation = data.load(described.evaluation)
+        self._rows = split.rows(job.split, job.part) if job.split and job.part else None
 
-    def score(self, runtime: Runtime) -> tuple[Score, Answers]:
-        """Metric on evaluation data, answers on calibration data."""
-        answers = scoring.answer(
-            runtime,
-            self._manifest,
-            self._calibration,
-            max_batch=self._folder.max_batch,
-            parity_n=jobs.PARITY_SAMPLES,
-            features_n=jobs.FEATURE_SAMPLES,
-        )
-        if self._folder.metric.custom:
-            score = scoring.score_custom(runtime, self._folder, self._manifest, self._evaluation)
-        else:
-            samples = data.samples(self._folder.evaluation, self._evaluation, self._manifest.inputs)
-            score = scoring.score_built_in(
-                runtime,
-                self._folder,
-                scoring.scored_output(self._folder, self._manifest),
-                samples,
-                self._labels(samples),
+    def judge(self, runtime: Runtime) -> _Found:
+        """Answers and parity on calibration data, the metric on the job's part of evaluation data."""
+        answers = self._answers(runtime, jobs.PARITY_SAMPLES)
+        score = self._score(runtime) if self._job.part else None
+        return _Found(answers, self._parity(answers) if self._reference else None, score)
+
+    def other(self, runtime: Runtime) -> Figures:
+        """Under the other arithmetic; the metric where the runtime's reference kernels are quick enough."""
+        score = None
+        if self._job.part and self._manifest.runtime == "onnxruntime":
+            score = self._score(runtime)
+        answers = self._answers(runtime, jobs.EXACT_SAMPLES)
+        return Figures(parity=self._parity(answers), metric=score.value if score else None)
+
+    def reference_metric(self, score: Score) -> float | None:
+        """The fp32 model's metric on the same samples; its own for itself."""
+        statistics = self._reference_statistics()
+        if statistics is not None:
+            return score.kind.reduce(statistics)
+        if not self._reference:
+            return score.value
+        return float(self._reference["metric"])
+
+    def evidence(self, score: Score) -> Evidence | None:
+        """The loss against the fp32 model, and how sure it is."""
+        reference = self.reference_metric(score)
+        if not self._reference or reference is None:
+            return None
+        statistics, rule = self._reference_statistics(), self._folder.metric
+        if statistics is None or score.statistics is None:
+            better = metrics.higher_is_better(rule)
+            return evidence.unpaired(
+                evidence.loss_of(score.value, reference, higher_is_better=better)
             )
-        return score, answers
+        return evidence.paired(
+            rule.name, score.kind, score.statistics, statistics,
+            budget=rule.budget, named=self._job.named,
+        )  # fmt: skip
 
-    def parity(self, answers: Answers) -> parity.Parity:
-        """Against the fp32 model's answers."""
-        prefix = "parity:"
-        expected = {k[len(prefix) :]: v for k, v in self._reference.items() if k.startswith(prefix)}
-        return parity.compare(expected, answers.outputs)
-
-    def arrays(self, score: Score, answers: Answers, *, with_outputs: bool) -> Arrays:
+    def arrays(self, runtime: Runtime, found: _Found) -> Arrays:
         """What the parent, or a later evaluation, needs."""
-        found: Arrays = {f"feature:{name}": values for name, values in answers.features.items()}
-        if score.statistics is not None:
-            found["statistics"] = score.statistics
-        if score.answers is not None:
-            found["answers"] = score.answers
-        if with_outputs:
-            found |= {f"parity:{name}": array for name, array in answers.outputs.items()}
-        return found
+        kept: Arrays = {}
+        if self._job.measure:
+            features = scoring.watched(
+                runtime, self._manifest, self._calibration,
+                max_batch=self._folder.max_batch, count=jobs.FEATURE_SAMPLES,
+            )  # fmt: skip
+            kept |= {f"feature:{name}": values for name, values in features.items()}
+        if self._job.reference or found.score is None:
+            return kept
+        kept |= {_PARITY + name: array for name, array in found.answers.items()}
+        kept["metric"] = np.float64(found.score.value)
+        if found.score.statistics is not None:
+            kept["statistics"] = found.score.statistics
+        if found.score.answers is not None:
+            kept["answers"] = found.score.answers
+        return kept
 
-    def _labels(self, samples: Samples) -> Array | None:
+    def _answers(self, runtime: Runtime, count: int) -> Arrays:
+        return scoring.answer(
+            runtime, self._manifest, self._calibration,
+            max_batch=self._folder.max_batch, count=count,
+        )  # fmt: skip
+
+    def _parity(self, answers: Arrays) -> parity.Parity:
+        expected = {
+            name: self._reference[_PARITY + name][: len(array)] for name, array in answers.items()
+        }
+        return parity.compare(expected, answers)
+
+    def _score(self, runtime: Runtime) -> Score:
+        arrays = data.load(self._folder.evaluation)
+        if self._folder.metric.custom:
+            return scoring.score_custom(
+                runtime, self._folder, self._manifest, arrays, self._rows
+            )
+        samples = data.samples(self._folder.evaluation, arrays, self._manifest.inputs)
+        labels = self._labels(arrays, samples)
+        if self._rows is not None:
+            labels = None if labels is None else labels[_expanded(self._rows, samples.rows)]
+            samples = samples.pick(self._rows)
+        output = scoring.scored_output(self._folder, self._manifest)
+        return scoring.score_built_in(runtime, self._folder, output, samples, labels)
+
+    def _labels(self, arrays: Arrays, samples: Samples) -> Array | None:
         if not metrics.get(self._folder.metric).needs_label:
             return self._reference.get("answers")
         return metrics.check_labels(
             str(self._folder.evaluation),
-            self._evaluation.get("label"),
+            arrays.get("label"),
             self._folder.metric,
             samples.count * samples.rows,
         )
 
+    def _reference_statistics(self) -> NDArray[np.float64] | None:
+        found = self._reference.get("statistics")
+        if found is None:
+            return None
+        statistics = found.astype(np.float64)
+        if self._rows is None or self._job.split is None:
+            return statistics
+        samples = self._job.split.selection + self._job.split.held_out
+        return statistics[_expanded(self._rows, len(statistics) // samples)]
 
-def _measure(content: Package, job: Job) -> Result:
-    """Golden vectors, latency and memory, before any data are loaded that would blur the latter."""
-    verified = artifact.from_build(content)
+
+def _expanded(rows: NDArray[np.intp], each: int) -> NDArray[np.intp]:
+    """Rows of arrays in which every sample has `each` rows."""
+    return (rows[:, None] * each + np.arange(each)).reshape(-1)
+
+
+def _measure(content: Package) -> Result:
+    """Golden vectors and memory."""
     before = _status_mib("VmRSS")
-    runtime = registry.open_runtime(verified, Options(threads=1))
-    one = _one_sample(content)
-    runtime.run(one)
+    runtime = registry.open_runtime(artifact.from_build(content), Options(threads=1))
+    runtime.run(one_sample(content))
     memory = max(0.0, _status_mib("VmHWM") - before)
-    latencies = _latencies(runtime, one) if job.latency else []
     golden = parity.compare(content.golden_outputs, runtime.run(content.golden_inputs))
     runtime.close()
-    versions = {info.name: info.version for info in registry.available()}
-    return Result(
-        runtime_version=versions.get(content.manifest.runtime, ""),
-        golden=golden,
-        latency_ms_p50=float(np.quantile(latencies, 0.5)) if latencies else 0.0,
-        latency_ms_p95=float(np.quantile(latencies, 0.95)) if latencies else 0.0,
-        latency_runs=len(latencies),
-        peak_memory_mib=memory,
-    )
+    return Result(golden=golden, peak_memory_mib=memory)
 
 
-def _one_sample(content: Package) -> dict[str, Array]:
+def one_sample(content: Package) -> dict[str, Array]:
+    """The first of the golden inputs, alone."""
     return {
         spec.name: content.golden_inputs[spec.name][:1]
         if spec.shape[:1] == [None]
         else content.golden_inputs[spec.name]
         for spec in content.manifest.inputs
     }
-
-
-def _latencies(runtime: Runtime, feed: Mapping[str, Array]) -> list[float]:
-    for _ in range(_WARM_UP):
-        runtime.run(feed)
-    found: list[float] = []
-    end = time.perf_counter() + _BUDGET_S
-    while len(found) < _RUNS_AT_LEAST or (len(found) < _RUNS and time.perf_counter() < end):
-        started = time.perf_counter()
-        runtime.run(feed)
-        found.append(1000 * (time.perf_counter() - started))
-    return found
 
 
 def _status_mib(key: str) -> float:

@@ -88,6 +88,12 @@ class _Column:
         return np.ascontiguousarray(part)
 
 
+    def pick(self, indices: NDArray[np.intp]) -> _Column:
+        each = 1 if self.stacked else self.rows
+        rows = (indices[:, None] * each + np.arange(each)).reshape(-1)
+        return _Column(self.spec, self.array[rows], self.rows, self.stacked)
+
+
 class Samples:
     """Data for the model's inputs, sample by sample.
 
@@ -109,6 +115,10 @@ class Samples:
     def feed(self, lo: int, hi: int) -> Arrays:
         """The model's tensors for samples lo to hi (one at a time unless `batchable`)."""
         return {column.spec.name: column.take(lo, hi) for column in self._columns}
+
+    def pick(self, indices: NDArray[np.intp]) -> Samples:
+        """Some of the samples, in the order of `indices`."""
+        return Samples([column.pick(indices) for column in self._columns], len(indices))
 
     def spans(self, max_batch: int, count: int | None = None) -> list[tuple[int, int]]:
         """Ranges that cover the first `count` samples in legal batches."""

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from compiler.toolchains import driver
 from compiler.toolchains.catalog import Toolchain
-from compiler.toolchains.driver import Answer
+from compiler.toolchains.driver import Answer, OnProgress
 
 MAX_BYTES: Final = 4 << 30
 _ENTRY: Final = "entry.json"
@@ -43,6 +43,7 @@ def call(
     *,
     files: Mapping[str, bytes],
     options: Mapping[str, Any],
+    on_progress: OnProgress = driver.unheard,
 ) -> Answer:
     """As `driver.call`, from the cache where it has the answer.
 
@@ -54,7 +55,9 @@ def call(
     kept = _read(entry)
     if kept is not None:
         return kept
-    answer = driver.call(toolchain, operation, files=files, options=options)
+    answer = driver.call(
+        toolchain, operation, files=files, options=options, on_progress=on_progress
+    )
     _write(entry, answer)
     return answer
 

@@ -31,8 +31,8 @@ _MAX_PROGRESS_BYTES: Final = 1 << 16
 OnProgress = Callable[[float, str], None]
 
 
-def _unheard(_fraction: float, _message: str) -> None:
-    pass
+def unheard(_fraction: float, _message: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def call(
     files: Mapping[str, bytes],
     options: Mapping[str, Any],
     limits: Limits | None = None,
-    on_progress: OnProgress = _unheard,
+    on_progress: OnProgress = unheard,
 ) -> Answer:
     """Run one operation of a toolchain's driver.
 

@@ -1,4 +1,4 @@
-"""Compile steps, named by what they make from what: recipe and source in, a built file out.
+"""Compile steps, named by what they make from what: a variant in, a built file out.
 
 Rules:
 - A step never runs a tool itself; it calls a toolchain's driver, whose answers are cached by content.
@@ -8,34 +8,17 @@ Rules:
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
-
-import numpy as np
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from compiler.errors import BuildError
-from compiler.graph.data import Arrays, Samples
-from compiler.graph.onnx_model import OnnxModel
 from compiler.recipes.catalog import Recipe
+from compiler.recipes.variant import Variant
 from compiler.targets.catalog import Target
-from compiler.toolchains import cache, catalog
-from fleet.artifact.manifest import Binding, InputSpec, TensorSpec
-
-CALIBRATION_SAMPLES: Final = 200
-_MAX_CALIBRATION_BYTES: Final = 256 << 20
-_CONVERSION_SAMPLES: Final = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What every step starts from."""
-
-    model: OnnxModel
-    inputs: list[InputSpec]
-    outputs: list[TensorSpec]
-    calibration: Samples
+from compiler.toolchains import cache, catalog, source
+from compiler.toolchains.workshop import Workshop
+from fleet.artifact.manifest import Binding, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +27,11 @@ class Built:
 
     Attributes:
         quantized_weights: how many tensors of weights are smaller than float32; None when not counted.
+        layers: that are quantized, by the driver's names.
+        fallen: layers on which the quantizer raised and that stay in float, with its reason.
         tools: toolchain name to lock digest, of everything that had a part in it.
         stand_in: what can be judged on this host instead, when the file itself cannot.
-        layers_kept_float: operators that stay in float although the recipe is an integer one.
+        info: what else a finishing toolchain said of its file.
     """
 
     runtime: str
@@ -57,183 +42,155 @@ class Built:
     fixed_batch: bool = False
     operators: dict[str, int] = field(default_factory=dict)
     quantized_weights: int | None = None
+    layers: list[str] = field(default_factory=list)
+    fallen: dict[str, str] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     runtime_version: str = ""
     stand_in: Built | None = None
-    layers_kept_float: list[str] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
     build_s: float = 0.0
 
 
-def build(recipe: Recipe, source: Source, target: Target) -> Built:
+def build(variant: Variant, workshop: Workshop, target: Target) -> Built:
     """Make a candidate.
 
     Raises:
         ToolchainMissingError: a toolchain that the recipe needs is not installed.
         BuildError: a tool failed.
     """
+    recipe = variant.recipe
     if recipe.backend == "litert":
-        return LiteRtFromOnnx(recipe).run(source)
+        return LiteRtFromOnnx(variant).run(workshop)
     if recipe.backend == "onnx":
-        return QdqFromOnnx(recipe).run(source)
-    return EngineFromOnnx(recipe, target).run(source)
+        return QdqFromOnnx(variant).run(workshop)
+    stand_in = build(replace(variant, recipe=_base(recipe)), workshop, target)
+    return FinishedFromFile(recipe, target).run(workshop, stand_in)
 
 
 @dataclass(frozen=True)
 class LiteRtFromOnnx:
-    """A LiteRT file: converted in float, then quantized as the recipe says."""
+    """A LiteRT file: converted in float, then quantized as the variant says."""
 
-    recipe: Recipe
+    variant: Variant
 
-    def run(self, source: Source) -> Built:
+    def run(self, workshop: Workshop) -> Built:
         """Build it."""
-        toolchain = catalog.get("litert")
-        shapes = fixed_shapes(source.inputs, source.calibration)
-        converted = cache.call(
-            toolchain,
-            "convert",
-            files={
-                "model.onnx": source.model.upgraded,
-                "samples.npz": sample_file(source.calibration, _CONVERSION_SAMPLES),
-            },
-            options={"shapes": shapes},
-        )
-        info, payload, seconds = converted.info, converted.files["model"], converted.wall_s
+        start = workshop.litert
+        info, payload, seconds = start.info, start.payload, start.seconds
         inputs, outputs = info["inputs"], info["outputs"]
-        if self.recipe.mode != "fp32":
-            files = {"model.tflite": payload}
-            if self.recipe.calibrated:
-                files["samples.npz"] = sample_file(source.calibration, CALIBRATION_SAMPLES)
-            options = {**self.recipe.settings, "inputs": inputs}
-            quantized = cache.call(toolchain, "quantize", files=files, options=options)
+        if self.variant.recipe.mode != "fp32":
+            quantized = workshop.quantize(self.variant)
             info, payload = quantized.info, quantized.files["model"]
             inputs = _requantized(inputs, info["inputs"])
             outputs = _requantized(outputs, info["outputs"])
             seconds += quantized.wall_s
+        specs = workshop.source
         return Built(
             runtime="litert",
             member="model.tflite",
             payload=payload,
-            input_bindings=_bindings(inputs, source.inputs),
-            output_bindings=_bindings(outputs, source.outputs),
-            fixed_batch=any(spec.shape[:1] == [None] for spec in source.inputs),
+            input_bindings=_bindings(inputs, specs.inputs),
+            output_bindings=_bindings(outputs, specs.outputs),
+            fixed_batch=any(spec.shape[:1] == [None] for spec in specs.inputs),
             operators=info["operators"],
             quantized_weights=int(info["quantized_weights"]),
-            tools={toolchain.name: toolchain.lock_sha256},
-            layers_kept_float=list(self.recipe.settings.get("float_operators", [])),
+            layers=_layers(info),
+            fallen=dict(info.get("fallen", {})),
+            tools={start.toolchain.name: start.toolchain.lock_sha256},
             build_s=seconds,
         )
 
 
 @dataclass(frozen=True)
 class QdqFromOnnx:
-    """An ONNX file: as it came, or quantized by ONNX Runtime's tools."""
+    """An ONNX file: as it came, or made smaller by ONNX Runtime's tools."""
 
-    recipe: Recipe
-    tensorrt: bool = False
+    variant: Variant
 
-    def run(self, source: Source) -> Built:
+    def run(self, workshop: Workshop) -> Built:
         """Build it."""
-        if self.recipe.mode == "fp32":
+        model = workshop.source.model
+        if self.variant.recipe.mode == "fp32":
             return Built(
                 runtime="onnxruntime",
                 member="model.onnx",
-                payload=source.model.data,
-                operators=source.model.operators,
+                payload=model.data,
+                operators=model.operators,
             )
-        toolchain = catalog.get("onnx")
-        files = {"model.onnx": source.model.upgraded}
-        if self.recipe.calibrated:
-            files["samples.npz"] = sample_file(source.calibration, CALIBRATION_SAMPLES)
-        options = {**self.recipe.settings, "tensorrt": self.tensorrt}
-        answer = cache.call(toolchain, self.recipe.mode, files=files, options=options)
+        start, quantized = workshop.onnx, workshop.quantize(self.variant)
         return Built(
             runtime="onnxruntime",
             member="model.onnx",
-            payload=answer.files["model"],
-            operators=answer.info["operators"],
-            quantized_weights=int(answer.info["quantized_weights"]),
-            tools={toolchain.name: toolchain.lock_sha256},
-            build_s=answer.wall_s,
+            payload=quantized.files["model"],
+            operators=quantized.info["operators"],
+            quantized_weights=int(quantized.info["quantized_weights"]),
+            layers=_layers(quantized.info),
+            fallen=dict(quantized.info.get("fallen", {})),
+            tools={start.toolchain.name: start.toolchain.lock_sha256},
+            build_s=start.seconds + quantized.wall_s,
         )
 
 
 @dataclass(frozen=True)
-class EngineFromOnnx:
-    """A TensorRT engine ahead of time; the ONNX model that it is built from stands in for it."""
+class FinishedFromFile:
+    """A file for hardware that this host is not, from one that this host can judge in its place.
+
+    A recipe without a toolchain is finished by the device: its payload is the judged file itself.
+    """
 
     recipe: Recipe
     target: Target
 
-    def run(self, source: Source) -> Built:
+    def run(self, workshop: Workshop, stand_in: Built) -> Built:
         """Build it."""
-        toolchain = catalog.get(self.recipe.backend)
-        quantized = QdqFromOnnx(self.recipe, tensorrt=True).run(source)
-        profile = self.target.engine
+        if not self.recipe.toolchain:
+            return replace(
+                stand_in, runtime=self.recipe.runtime, member=self.recipe.member, stand_in=stand_in
+            )
+        toolchain = catalog.get(self.recipe.toolchain)
+        engine = self.target.engine
         answer = cache.call(
             toolchain,
-            "build",
-            files={"model.onnx": quantized.payload},
+            "finish",
+            files={stand_in.member: stand_in.payload},
             options={
-                "compute_capabilities": list(profile.compute_capabilities),
-                "workspace_mib": profile.workspace_mib,
-                "profiles": _profiles(source, profile.max_batch),
+                **self.recipe.settings,
+                "compute_capabilities": list(engine.compute_capabilities),
+                "workspace_mib": engine.workspace_mib,
+                "profiles": source.profiles(workshop.source, engine.max_batch),
             },
         )
-        for side, specs in (("inputs", source.inputs), ("outputs", source.outputs)):
-            found = {tensor["name"] for tensor in answer.info[side]}
-            if found != {spec.name for spec in specs}:
-                raise BuildError(f"the engine's {side} are {sorted(found)}, not the model's")
-        return Built(
-            runtime=self.recipe.backend,
-            member="model.engine",
+        self._check(workshop, answer.info)
+        return replace(
+            stand_in,
+            runtime=self.recipe.runtime,
+            member=self.recipe.member,
             payload=answer.files["model"],
-            operators={"engine layers": int(answer.info["layers"])},
-            quantized_weights=quantized.quantized_weights,
-            tools={toolchain.name: toolchain.lock_sha256, **quantized.tools},
-            runtime_version=str(answer.info["version"]),
-            stand_in=quantized,
-            build_s=answer.wall_s + quantized.build_s,
+            operators=dict(answer.info.get("operators", {})),
+            tools={toolchain.name: toolchain.lock_sha256, **stand_in.tools},
+            runtime_version=str(answer.info.get("version", "")),
+            stand_in=stand_in,
+            info=answer.info,
+            build_s=answer.wall_s + stand_in.build_s,
         )
 
-
-def fixed_shapes(inputs: Sequence[InputSpec], calibration: Samples) -> dict[str, list[int]]:
-    """Shapes of one sample, for backends whose files take one shape only.
-
-    What varies besides the batch (the batch axis of a state, a length) is fixed to what calibration has.
-    """
-    feed = calibration.feed(0, 1)
-    return {spec.name: list(feed[spec.name].shape) for spec in inputs}
-
-
-def sample_file(samples: Samples, most: int) -> bytes:
-    """Evenly spread samples, one feed each, as an npz with arrays ``INDEX:NAME``."""
-    count = min(most, samples.count)
-    arrays: Arrays = {}
-    size = 0
-    for index, at in enumerate(np.linspace(0, samples.count - 1, count).round().astype(int)):
-        feed = samples.feed(int(at), int(at) + 1)
-        size += sum(array.nbytes for array in feed.values())
-        if size > _MAX_CALIBRATION_BYTES and index:
-            break
-        arrays |= {f"{index}:{name}": array for name, array in feed.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    def _check(self, workshop: Workshop, info: Mapping[str, Any]) -> None:
+        """The finished file must have the model's own inputs and outputs, where its driver lists them."""
+        sides = (("inputs", workshop.source.inputs), ("outputs", workshop.source.outputs))
+        for side, specs in sides:
+            found = {str(tensor["name"]) for tensor in info.get(side, [])}
+            if found and found != {spec.name for spec in specs}:
+                raise BuildError(f"the finished file's {side} are {sorted(found)}, not the model's")
 
 
-def _profiles(source: Source, max_batch: int) -> dict[str, list[list[int]]]:
-    """Minimum, optimum and maximum shape of each input that varies."""
-    shapes = fixed_shapes(source.inputs, source.calibration)
-    only_batch = all(None not in spec.shape[1:] for spec in source.inputs)
-    batches = (1, max_batch, max_batch) if source.calibration.batchable and only_batch else (1,) * 3
-    return {
-        spec.name: [
-            [batch, *shapes[spec.name][1:]] if spec.shape[0] is None else shapes[spec.name]
-            for batch in batches
-        ]
-        for spec in source.inputs
-        if None in spec.shape
-    }
+def _base(recipe: Recipe) -> Recipe:
+    if recipe.base is None:
+        raise BuildError(f"recipe {recipe.name}: expected a base recipe to finish, found none")
+    return recipe.base
+
+
+def _layers(info: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name in info.get("layers", [])]
 
 
 def _bindings(found: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec]) -> list[Binding]:
