@@ -108,6 +108,19 @@ class Table:
             raise self.fail(key, expected, value)
         return value
 
+    def lists(self, key: str, *, optional: bool = False) -> list[list[str]]:
+        """A list of non-empty lists of non-empty strings; empty where it is absent and `optional`."""
+        expected = "a list of lists of texts"
+        value = self._take(key, [] if optional else _REQUIRED, expected)
+        sane = isinstance(value, list) and all(
+            isinstance(row, list) and row and all(isinstance(x, str) and x for x in row)
+            for row in value
+        )
+        if not sane:
+            raise self.fail(key, expected, value)
+        found: list[list[str]] = value
+        return found
+
     def table(self, key: str, *, optional: bool = False) -> Table:
         """A table below this one; empty where it is absent and `optional`."""
         value = self._take(key, {} if optional else _REQUIRED, "a table")

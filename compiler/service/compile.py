@@ -51,7 +51,7 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
     """
     targets = _targets(request.targets)
     output.check(request.out)
-    steps = 1 + sum(len(target.ladder) for target in targets)
+    steps = 1 + sum(len(target.candidates) for target in targets)
     done = 0
 
     def say(text: str) -> None:
@@ -73,7 +73,7 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
                 done += 1
 
             tried = climber.climb(target, step)
-            done = begun + len(target.ladder)
+            done = begun + len(target.candidates)
             found.append(_conclude(prepared, target, tried, files))
         document = _report(prepared, found)
         files[output.REPORT] = report.encode(document)

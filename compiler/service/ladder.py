@@ -67,7 +67,7 @@ class Ladder:
     def climb(self, target: Target, say: Say) -> list[Tried]:
         """Try the target's recipes in order; the last one passed, or none did."""
         tried: list[Tried] = []
-        for recipe in target.ladder:
+        for recipe in target.candidates:
             say(recipe.name)
             tried.append(self._try(target, recipe))
             if tried[-1].candidate.verdict in CHOSEN:

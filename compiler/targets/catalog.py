@@ -1,35 +1,43 @@
 """Targets: hardware profiles, as data beside this file.
 
-A target names the hardware classes that its artifacts are for, and the ladder of recipes, from the
-fastest down, that is tried until one passes all gates.
+A target names the hardware classes that its artifacts are for, what devices of these classes run and have
+room for, and the ladder of recipes, in tiers from the fastest precision down.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from compiler.errors import CatalogError
 from compiler.graph import strict
 from compiler.graph.strict import Table
 from compiler.recipes import catalog as recipes
 from compiler.recipes.catalog import Recipe
+from compiler.targets import operators
 
 HERE: Final = Path(__file__).parent
+Tiers = tuple[tuple[Recipe, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineProfile:
-    """How TensorRT engines are built for a target.
+    """What a finishing toolchain is told about a target.
 
     Attributes:
+        compute_capabilities: of NVIDIA GPUs, as TensorRT names them: SM89.
+        workspace_mib: scratch memory that TensorRT may plan with.
         max_batch: of the optimization profile, for models whose batch varies.
+        settings: what else the toolchain's driver takes, such as Vela's accelerator.
     """
 
     compute_capabilities: tuple[str, ...] = ()
     workspace_mib: int = 1024
     max_batch: int = 8
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +45,38 @@ class Target:
     """A hardware profile.
 
     Attributes:
-        ladder: recipes in the order in which they are tried.
+        ladder: tiers of recipes from the fastest precision down. All recipes of a tier are candidates; a
+            lower tier is tried only when none of the upper ones gave an artifact.
+        fallback: the same for the portable artifact beside an engine or an NPU's binary.
+        runtime_versions: by runtime, the versions that devices of the classes run, as a specifier.
+        memory_mib: what a model may take at run time on such a device.
         max_size_mib: largest payload that the target's devices should take.
+        operators: by runtime, the operators that the target's runtime takes. A runtime without an entry
+            takes whatever its own builder takes.
+        machines: the machines (as `platform.machine` says) whose latency figures are the target's own;
+            empty where figures measured on a host are estimates.
     """
 
     name: str
     title: str
     hardware_classes: tuple[str, ...]
-    ladder: tuple[Recipe, ...]
+    ladder: Tiers
+    fallback: Tiers
+    runtime_versions: dict[str, str]
+    memory_mib: int
     max_size_mib: int
-    engine: EngineProfile = field(default_factory=EngineProfile)
+    operators: dict[str, frozenset[str]]
+    machines: tuple[str, ...]
+    engine: EngineProfile
+
+    @property
+    def candidates(self) -> tuple[Recipe, ...]:
+        """The recipes of the ladder, from the first tier down."""
+        return tuple(chain.from_iterable(self.ladder))
+
+    def figures_are_own(self, machine: str) -> bool:
+        """Whether what is measured on such a machine is the target's own figure, and no estimate."""
+        return machine in self.machines
 
 
 def names() -> list[str]:
@@ -63,16 +93,42 @@ def get(name: str) -> Target:
     if name not in names():
         raise CatalogError(f"expected a target of {', '.join(names())}, found {name!r}")
     table = strict.read(HERE / f"{name}.toml", error=CatalogError)
+    known = recipes.load()
+    versions = table.table("runtime_versions")
+    taken = table.table("operators", optional=True)
     target = Target(
         name=name,
         title=table.text("title"),
         hardware_classes=tuple(table.texts("hardware_classes")),
-        ladder=tuple(recipes.get(recipe) for recipe in table.texts("recipes")),
+        ladder=_tiers(table, "ladder", known),
+        fallback=_tiers(table, "fallback", known, optional=True),
+        runtime_versions={runtime: versions.text(runtime) for runtime in versions.keys()},  # noqa: SIM118 - a Table
+        memory_mib=table.integer("memory_mib", minimum=1),
         max_size_mib=table.integer("max_size_mib", minimum=1),
+        operators={runtime: operators.union(taken, runtime) for runtime in taken.keys()},  # noqa: SIM118 - a Table
+        machines=tuple(table.texts("machines", default=[])),
         engine=_engine(table.table("engine", optional=True)),
     )
     table.done()
     return target
+
+
+def _tiers(table: Table, key: str, known: dict[str, Recipe], *, optional: bool = False) -> Tiers:
+    rows = table.lists(key, optional=optional)
+    found = [_tier(table, key, row, known) for row in rows]
+    listed = [recipe.name for tier in found for recipe in tier]
+    if (not listed and not optional) or len(set(listed)) != len(listed):
+        raise table.fail(key, "one or more tiers, each recipe once", rows)
+    return tuple(found)
+
+
+def _tier(
+    table: Table, key: str, row: Sequence[str], known: dict[str, Recipe]
+) -> tuple[Recipe, ...]:
+    for name in row:
+        if name not in known:
+            raise table.fail(key, f"recipes of {', '.join(sorted(known))}", name)
+    return tuple(known[name] for name in row)
 
 
 def _engine(table: Table) -> EngineProfile:
@@ -80,6 +136,7 @@ def _engine(table: Table) -> EngineProfile:
         compute_capabilities=tuple(table.texts("compute_capabilities", default=[])),
         workspace_mib=table.integer("workspace_mib", default=1024, minimum=16),
         max_batch=table.integer("max_batch", default=8, minimum=1),
+        settings=dict(table.table("settings", optional=True).raw()),
     )
     table.done()
     return profile

@@ -118,7 +118,7 @@ def targets() -> str:
             f"`{one.name}`",
             one.title,
             ", ".join(f"`{name}`" for name in one.hardware_classes),
-            ", ".join(f"`{recipe.name}`" for recipe in one.ladder),
+            ", ".join(f"`{recipe.name}`" for recipe in one.candidates),
         ]
         for one in map(catalog.get, catalog.names())
     ]

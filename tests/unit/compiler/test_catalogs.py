@@ -27,8 +27,8 @@ def test_every_target_has_a_ladder_that_ends_in_float() -> None:
     for name in targets.names():
         target = targets.get(name)
         assert target.hardware_classes
-        assert target.ladder[-1].precision == "fp32"
-        assert len({recipe.name for recipe in target.ladder}) == len(target.ladder)
+        assert target.candidates[-1].precision == "fp32"
+        assert len({recipe.name for recipe in target.candidates}) == len(target.candidates)
 
 
 def test_every_recipe_names_a_backend_with_a_toolchain() -> None:
