@@ -55,9 +55,7 @@ class Evaluation:
     folder: Path
 
 
-def evaluate(
-    content: Package, asked: Asked, *, work: Path, limits: Limits = LIMITS
-) -> Evaluation:
+def evaluate(content: Package, asked: Asked, *, work: Path, limits: Limits = LIMITS) -> Evaluation:
     """Score a package.
 
     Args:

@@ -24,7 +24,6 @@ from compiler.evaluate.jobs import Figures, Job, Result
 from compiler.evaluate.scoring import Score
 from compiler.graph import data, folder
 from compiler.graph.data import Arrays, Samples
-from compiler.graph.folder import ModelFolder
 from fleet.artifact import package, parity
 from fleet.artifact.manifest import Manifest
 from fleet.artifact.package import Package
@@ -157,7 +156,7 @@ class _Bench:
         if self._job.reference or found.score is None:
             return kept
         kept |= {_PARITY + name: array for name, array in found.answers.items()}
-        kept["metric"] = np.float64(found.score.value)
+        kept["metric"] = np.array(found.score.value, np.float64)
         if found.score.statistics is not None:
             kept["statistics"] = found.score.statistics
         if found.score.answers is not None:
@@ -179,9 +178,7 @@ class _Bench:
     def _score(self, runtime: Runtime) -> Score:
         arrays = data.load(self._folder.evaluation)
         if self._folder.metric.custom:
-            return scoring.score_custom(
-                runtime, self._folder, self._manifest, arrays, self._rows
-            )
+            return scoring.score_custom(runtime, self._folder, self._manifest, arrays, self._rows)
         samples = data.samples(self._folder.evaluation, arrays, self._manifest.inputs)
         labels = self._labels(arrays, samples)
         if self._rows is not None:

@@ -87,7 +87,6 @@ class _Column:
             return tensor_of(self.spec, part)
         return np.ascontiguousarray(part)
 
-
     def pick(self, indices: NDArray[np.intp]) -> _Column:
         each = 1 if self.stacked else self.rows
         rows = (indices[:, None] * each + np.arange(each)).reshape(-1)

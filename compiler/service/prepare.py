@@ -15,15 +15,20 @@ import msgspec
 import numpy as np
 
 from compiler.errors import DataError, EvaluationError, MetricError
-from compiler.evaluate import child, metrics, probe
-from compiler.evaluate.child import Evaluation
+from compiler.evaluate import child, metrics, probe, race, split
+from compiler.evaluate.child import Asked, Evaluation
+from compiler.evaluate.race import Latency
+from compiler.evaluate.split import Split
 from compiler.graph import data, folder, onnx_model, signature
 from compiler.graph.data import Array, Arrays, Samples
 from compiler.graph.folder import ModelFolder
 from compiler.graph.onnx_model import OnnxModel
 from compiler.service import packing
-from compiler.toolchains.steps import Built, Source
+from compiler.toolchains.source import Source
+from compiler.toolchains.steps import Built
+from compiler.toolchains.workshop import Workshop
 from fleet.artifact.manifest import InputSpec, TensorSpec
+from fleet.artifact.package import Package
 from fleet.errors import CallerError
 
 GOLDEN_SAMPLES: Final = 8
@@ -39,16 +44,27 @@ class Prepared:
     Attributes:
         version: the artifact's; the folder's own unless it was overridden.
         golden_inputs, golden_outputs: a few calibration samples and the fp32 model's answers.
+        content: the fp32 model as a package.
+        reference: what was found of it, over all evaluation samples.
+        split: how these are divided.
         digests: sha256 of everything that came from the user.
     """
 
     folder: ModelFolder
     version: str
-    source: Source
+    workshop: Workshop
     golden_inputs: Arrays
     golden_outputs: Arrays
+    content: Package
     reference: Evaluation
+    latency_ms: Latency | None
+    split: Split
     digests: dict[str, str]
+
+    @property
+    def source(self) -> Source:
+        """The model with its signature and calibration data."""
+        return self.workshop.source
 
     @property
     def model(self) -> OnnxModel:
@@ -85,23 +101,39 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         golden_inputs=golden_inputs,
         golden_outputs=golden_outputs,
     )
-    reference = child.evaluate(content, model_folder=path, work=work / "reference")
+    asked = Asked(model_folder=path, part=split.EVERY, measure=True)
+    reference = child.evaluate(content, asked, work=work / "reference")
     if reference.result.error:
         raise _blame(reference.result.code)(f"the fp32 model: {reference.result.error}")
+    digests = {
+        "model": model.sha256,
+        folder.FILE: _sha256(described.toml),
+        "calibration": _sha256(described.calibration),
+        "evaluation": _sha256(described.evaluation),
+    }
     return Prepared(
         folder=described,
         version=content.manifest.version,
-        source=source,
+        workshop=Workshop(source),
         golden_inputs=golden_inputs,
         golden_outputs=golden_outputs,
+        content=content,
         reference=reference,
-        digests={
-            "model": model.sha256,
-            folder.FILE: _sha256(described.toml),
-            "calibration": _sha256(described.calibration),
-            "evaluation": _sha256(described.evaluation),
-        },
+        latency_ms=race.run({"fp32": content}, work=work / "race").get("fp32"),
+        split=_split(described, inputs, reference, digests["evaluation"]),
+        digests=digests,
     )
+
+
+def _split(
+    described: ModelFolder, inputs: list[InputSpec], reference: Evaluation, sha256: str
+) -> Split:
+    """Rows of a custom metric are divided as they come; a built-in one's samples as the file has them."""
+    rows = reference.result.samples
+    if described.metric.custom:
+        return split.of(rows, sha256, divisible=rows > 0)
+    arrays = data.load(described.evaluation)
+    return split.of(data.samples(described.evaluation, arrays, inputs).count, sha256)
 
 
 def _check_evaluation(described: ModelFolder, inputs: list[InputSpec]) -> None:

@@ -170,7 +170,8 @@ class Workshop:
             options={**variant.options, "layers": sorted(layers), **_bindings(start)},
             on_progress=on_progress,
         )
-        return _said(answer, "layers", list[LayerCost])
+        costs: list[LayerCost] = _said(answer, "layers", list[LayerCost])
+        return costs
 
     def inspect(
         self, variant: Variant, quantized: bytes

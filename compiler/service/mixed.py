@@ -1,0 +1,122 @@
+"""Mixed precision: the fewest layers that must stay out of the integers for a recipe to pass.
+
+1. Each quantized layer's cost is measured: the error of the answers when it alone is quantized; in
+   parallel, a share of the layers per core.
+2. Layers are kept in the order of their cost, doubling until the screen passes, then bisecting.
+3. Kept layers are given back one by one, the cheapest first, where the screen passes without them.
+
+Errors of layers do not simply add up, which is why every step is judged by the screen and none assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from compiler.errors import BuildError, ToolchainMissingError
+from compiler.recipes.variant import Variant
+from compiler.service import parallel
+from compiler.service.screen import Screen, Screened
+from compiler.targets.catalog import Target
+from compiler.toolchains.workshop import LayerCost, backend
+
+MOST_SHARE: Final = 0.6
+"""A file with more layers than this in float is no integer file any more."""
+
+_GIVE_BACK: Final = 8
+Say = Callable[[str], None]
+
+
+def fewest(screen: Screen, pure: Screened, target: Target, say: Say) -> Screened | None:
+    """The variant with the fewest kept layers that passes.
+
+    Args:
+        screen: judges variants.
+        pure: the variant that keeps none, and fails.
+        target: what it is for.
+        say: told what is being done.
+
+    Returns:
+        None when the recipe has no refuge, its layers cannot be measured, or too many would be kept.
+    """
+    variant = pure.variant
+    if not variant.recipe.refuge or pure.built is None or len(pure.built.layers) < 2:
+        return None
+    try:
+        costs = measure(screen, variant, pure.built.layers, say)
+    except (BuildError, ToolchainMissingError) as error:
+        say(f"{variant.name}: its layers cannot be measured: {error}")
+        return None
+    most = int(len(costs) * MOST_SHARE)
+
+    def kept(chosen: Sequence[LayerCost]) -> Screened:
+        names = tuple(sorted(cost.name for cost in chosen))
+        found = replace(variant, kept=names)
+        say(f"{found.name}: {len(names)} of {len(costs)} layers kept in {variant.recipe.refuge}")
+        return screen.screen(found, target, kept=tuple(chosen))
+
+    passing = _bisect(lambda count: kept(costs[:count]), most)
+    if passing is None:
+        return None
+    return _give_back(passing, kept)
+
+
+def measure(screen: Screen, variant: Variant, layers: Sequence[str], say: Say) -> list[LayerCost]:
+    """Cost of each layer, the most expensive first.
+
+    Raises:
+        BuildError: the driver failed.
+    """
+    workshop = screen.prepared.workshop
+    workshop.ranges(variant.recipe)  # once, before the shares ask for them side by side
+    shares = [
+        share for i in range(parallel.cores()) if (share := list(layers[i :: parallel.cores()]))
+    ]
+    done = [0.0] * len(shares)
+
+    def one(index: int) -> list[LayerCost]:
+        def tell(fraction: float, _message: str) -> None:
+            done[index] = fraction
+            share = sum(done) / len(done)
+            say(f"{variant.name}: sensitivity of {len(layers)} layers, {share:.0%}")
+
+        return workshop.sensitivity(variant, shares[index], tell)
+
+    say(f"{variant.name}: sensitivity of {len(layers)} layers ({backend(variant.recipe)})")
+    found = [cost for part in parallel.each(one, range(len(shares))) for cost in part]
+    return sorted(found, key=lambda cost: (-cost.noise, cost.name))
+
+
+def _bisect(keep: Callable[[int], Screened], most: int) -> Screened | None:
+    """The passing variant with the smallest count, found as if passing were monotonic in it."""
+    low, high = 0, 1
+    found: Screened | None = None
+    while high <= most:
+        tried = keep(high)
+        if tried.passed:
+            found = tried
+            break
+        low, high = high, high * 2 if high * 2 <= most or high == most else most
+    if found is None:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        tried = keep(middle)
+        if tried.passed:
+            found, high = tried, middle
+        else:
+            low = middle
+    return found
+
+
+def _give_back(passing: Screened, kept: Callable[[Sequence[LayerCost]], Screened]) -> Screened:
+    """Quantize kept layers again where it passes without them, the cheapest first."""
+    for cost in sorted(passing.kept, key=lambda cost: cost.noise)[:_GIVE_BACK]:
+        rest = [one for one in passing.kept if one != cost]
+        if not rest:
+            break
+        tried = kept(rest)
+        if tried.passed:
+            passing = tried
+    return passing
