@@ -48,6 +48,7 @@ _MARKS = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file of latencies that devices reported; they replace estimates of this host.",
 )
+@click.option("--fresh", is_flag=True, help="Compile also what was compiled before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
 @remote_options
 def command(
@@ -56,6 +57,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | None,
     figures: Path | None,
+    fresh: bool,
     as_json: bool,
     server: str,
     token: str,
@@ -82,7 +84,9 @@ def command(
         raise FolderError(
             f"{source}: expected a model folder or NAME@VERSION, found neither; is the path right?"
         )
-    request = compiling.Request(folder=Path(source), targets=targets, out=out, figures=figures)
+    request = compiling.Request(
+        folder=Path(source), targets=targets, out=out, figures=figures, fresh=fresh
+    )
     with output.progress() as progress:
         task = progress.add_task("starting", total=1.0)
         report = compiling.run(

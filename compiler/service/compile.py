@@ -13,8 +13,9 @@ import msgspec
 
 from compiler.errors import CatalogError
 from compiler.evaluate import metrics
+from compiler.graph import folder
 from compiler.provenance import attest, keys
-from compiler.service import decide, figures, host, output, page, prepare, report
+from compiler.service import decide, figures, host, kept, output, page, prepare, report
 from compiler.service.decide import Decision
 from compiler.service.figures import Figures
 from compiler.service.prepare import Prepared
@@ -39,6 +40,7 @@ class Request:
     Attributes:
         version: overrides the folder's own.
         figures: a file of what devices reported, see `figures`; None when nothing is known.
+        fresh: compile also what was compiled before.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Request:
     out: Path
     version: str = ""
     figures: Path | None = None
+    fresh: bool = False
 
 
 def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: None) -> Report:
@@ -62,6 +65,13 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
     targets = _targets(request.targets)
     known = figures.load(request.figures) if request.figures else Figures()
     output.check(request.out)
+    folder.load(request.folder)  # its mistakes are told before anything else is done
+    key = kept.key(request.folder, targets, version=request.version, figures=request.figures)
+    if not request.fresh and (before := kept.get(key)) is not None:
+        with output.beside(request.out) as work:
+            output.write(request.out, before[1], work=work)
+        on_progress(1.0, "done: the same was compiled before")
+        return before[0]
     with output.beside(request.out) as work:
         on_progress(0.0, "checking the model folder and scoring the fp32 model")
         prepared = prepare.prepare(request.folder, version=request.version, work=work / "prepare")
@@ -75,6 +85,7 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
             output.PAGE: page.render(document).encode(),
         }
         output.write(request.out, files, work=work)
+    kept.put(key, document, files)
     on_progress(1.0, "done")
     return document
 
