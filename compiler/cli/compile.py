@@ -44,6 +44,12 @@ _MARKS = {
     "--out", type=click.Path(path_type=Path), help="Output folder (for a model folder; required)."
 )
 @click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    help="Try this recipe alone instead of the target's ladder; repeatable.",
+)
+@click.option(
     "--figures",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file of latencies that devices reported; they replace estimates of this host.",
@@ -56,6 +62,7 @@ def command(
     *,
     targets: tuple[str, ...],
     out: Path | None,
+    recipes: tuple[str, ...],
     figures: Path | None,
     fresh: bool,
     as_json: bool,
@@ -85,7 +92,12 @@ def command(
             f"{source}: expected a model folder or NAME@VERSION, found neither; is the path right?"
         )
     request = compiling.Request(
-        folder=Path(source), targets=targets, out=out, figures=figures, fresh=fresh
+        folder=Path(source),
+        targets=targets,
+        out=out,
+        figures=figures,
+        recipes=recipes,
+        fresh=fresh,
     )
     with output.progress() as progress:
         task = progress.add_task("starting", total=1.0)

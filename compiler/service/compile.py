@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from compiler.errors import CatalogError
 from compiler.evaluate import metrics
 from compiler.graph import folder
 from compiler.provenance import attest, keys
+from compiler.recipes import catalog as recipes
 from compiler.service import decide, figures, host, kept, output, page, prepare, report
 from compiler.service.decide import Decision
 from compiler.service.figures import Figures
@@ -40,6 +41,7 @@ class Request:
     Attributes:
         version: overrides the folder's own.
         figures: a file of what devices reported, see `figures`; None when nothing is known.
+        recipes: try these alone, all of them as one tier, instead of the targets' own ladders.
         fresh: compile also what was compiled before.
     """
 
@@ -48,6 +50,7 @@ class Request:
     out: Path
     version: str = ""
     figures: Path | None = None
+    recipes: Sequence[str] = ()
     fresh: bool = False
 
 
@@ -62,7 +65,7 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
         CallerError: a mistake in the folder, the model, the data, the metric or the targets.
         EvaluationError: the fp32 model itself could not be scored.
     """
-    targets = _targets(request.targets)
+    targets = [_narrowed(target, request.recipes) for target in _targets(request.targets)]
     known = figures.load(request.figures) if request.figures else Figures()
     output.check(request.out)
     folder.load(request.folder)  # its mistakes are told before anything else is done
@@ -192,6 +195,14 @@ def _targets(names: Sequence[str]) -> list[Target]:
             f"targets: expected one or more different targets of {', '.join(catalog.names())}, found {list(names)}"
         )
     return [catalog.get(name) for name in names]
+
+
+def _narrowed(target: Target, names: Sequence[str]) -> Target:
+    """The target with a ladder of these recipes alone, where some are named."""
+    if not names:
+        return target
+    chosen = tuple(recipes.get(name) for name in dict.fromkeys(names))
+    return replace(target, ladder=(chosen,), fallback=())
 
 
 def _replaced(candidates: list[Candidate], chosen: Candidate | None) -> list[Candidate]:

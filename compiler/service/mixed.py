@@ -3,7 +3,8 @@
 1. Each quantized layer's cost is measured: the error of the answers when it alone is quantized; in
    parallel, a share of the layers per core.
 2. Layers are kept in the order of their cost, doubling until the screen passes, then bisecting.
-3. Kept layers are given back one by one, the cheapest first, where the screen passes without them.
+3. Kept layers are given back where the screen passes without them, the cheapest first: in halves, then
+   quarters, down to one by one (after Zeller and Hildebrandt's delta debugging, 2002).
 
 Errors of layers do not simply add up, which is why every step is judged by the screen and none assumed.
 """
@@ -24,7 +25,9 @@ from compiler.toolchains.workshop import LayerCost, backend
 MOST_SHARE: Final = 0.6
 """A file with more layers than this in float is no integer file any more."""
 
-_GIVE_BACK: Final = 8
+_MOST_TRIES: Final = 40
+"""Builds that giving back may cost."""
+
 Say = Callable[[str], None]
 
 
@@ -111,12 +114,19 @@ def _bisect(keep: Callable[[int], Screened], most: int) -> Screened | None:
 
 
 def _give_back(passing: Screened, kept: Callable[[Sequence[LayerCost]], Screened]) -> Screened:
-    """Quantize kept layers again where it passes without them, the cheapest first."""
-    for cost in sorted(passing.kept, key=lambda cost: cost.noise)[:_GIVE_BACK]:
-        rest = [one for one in passing.kept if one != cost]
-        if not rest:
-            break
-        tried = kept(rest)
-        if tried.passed:
-            passing = tried
+    """Quantize kept layers again where it passes without them: in halves, then quarters, down to one by one."""
+    left = _MOST_TRIES
+    size = len(passing.kept) // 2
+    while size >= 1:
+        start = 0
+        order = sorted(passing.kept, key=lambda cost: (cost.noise, cost.name))
+        while start < len(order) and left > 0:
+            rest = order[:start] + order[start + size :]
+            left -= 1
+            tried = kept(rest) if rest else None
+            if tried is not None and tried.passed:
+                passing, order = tried, rest
+            else:
+                start += size
+        size //= 2
     return passing
