@@ -31,6 +31,10 @@ _MOST_TRIES: Final = 40
 Say = Callable[[str], None]
 
 
+SAFER_DB: Final = 6.0
+"""A safer variant halves the error of the answers."""
+
+
 def fewest(screen: Screen, pure: Screened, target: Target, say: Say) -> Screened | None:
     """The variant with the fewest kept layers that passes.
 
@@ -43,26 +47,63 @@ def fewest(screen: Screen, pure: Screened, target: Target, say: Say) -> Screened
     Returns:
         None when the recipe has no refuge, its layers cannot be measured, or too many would be kept.
     """
-    variant = pure.variant
-    if not variant.recipe.refuge or pure.built is None or len(pure.built.layers) < 2:
+    keeper = _Keeper.of(screen, pure, target, say)
+    if keeper is None:
         return None
-    try:
-        costs = measure(screen, variant, pure.built.layers, say)
-    except (BuildError, ToolchainMissingError) as error:
-        say(f"{variant.name}: its layers cannot be measured: {error}")
-        return None
-    most = int(len(costs) * MOST_SHARE)
+    passing = _bisect(keeper.first, keeper.most, lambda one: one.passed)
+    return _give_back(passing, keeper.keep) if passing is not None else None
 
-    def kept(chosen: Sequence[LayerCost]) -> Screened:
-        names = tuple(sorted(cost.name for cost in chosen))
-        found = replace(variant, kept=names)
-        say(f"{found.name}: {len(names)} of {len(costs)} layers kept in {variant.recipe.refuge}")
-        return screen.screen(found, target, kept=tuple(chosen))
 
-    passing = _bisect(lambda count: kept(costs[:count]), most)
-    if passing is None:
+def safer(screen: Screen, pure: Screened, target: Target, say: Say) -> Screened | None:
+    """The variant with the fewest kept layers whose answers lie closer by `SAFER_DB`.
+
+    For evaluation data that cannot be divided: nothing but the held-out split can tell whether the pure
+    variant passes, so a safer one is named beside it.
+    """
+    keeper = _Keeper.of(screen, pure, target, say)
+    if keeper is None:
         return None
-    return _give_back(passing, kept)
+    enough = pure.snr_db + SAFER_DB
+    return _bisect(keeper.first, keeper.most, lambda one: one.passed and one.snr_db >= enough)
+
+
+class _Keeper:
+    """Screens a variant with some of its layers kept.
+
+    Attributes:
+        most: how many may be kept.
+    """
+
+    def __init__(
+        self, screen: Screen, variant: Variant, target: Target, say: Say, costs: list[LayerCost]
+    ) -> None:
+        self._screen, self._variant, self._target, self._say = screen, variant, target, say
+        self._costs = costs
+        self.most = int(len(costs) * MOST_SHARE)
+
+    @classmethod
+    def of(cls, screen: Screen, pure: Screened, target: Target, say: Say) -> _Keeper | None:
+        """With the costs of the pure variant's layers; None where they cannot be had."""
+        variant = pure.variant
+        if not variant.recipe.refuge or pure.built is None or len(pure.built.layers) < 2:
+            return None
+        try:
+            costs = measure(screen, variant, pure.built.layers, say)
+        except (BuildError, ToolchainMissingError) as error:
+            say(f"{variant.name}: its layers cannot be measured: {error}")
+            return None
+        return cls(screen, variant, target, say, costs)
+
+    def first(self, count: int) -> Screened:
+        """With the most expensive layers kept."""
+        return self.keep(self._costs[:count])
+
+    def keep(self, chosen: Sequence[LayerCost]) -> Screened:
+        """With these layers kept."""
+        found = replace(self._variant, kept=tuple(sorted(cost.name for cost in chosen)))
+        share = f"{len(chosen)} of {len(self._costs)} layers kept in {found.recipe.refuge}"
+        self._say(f"{found.name}: {share}")
+        return self._screen.screen(found, self._target, kept=tuple(chosen))
 
 
 def measure(screen: Screen, variant: Variant, layers: Sequence[str], say: Say) -> list[LayerCost]:
@@ -91,13 +132,15 @@ def measure(screen: Screen, variant: Variant, layers: Sequence[str], say: Say) -
     return sorted(found, key=lambda cost: (-cost.noise, cost.name))
 
 
-def _bisect(keep: Callable[[int], Screened], most: int) -> Screened | None:
-    """The passing variant with the smallest count, found as if passing were monotonic in it."""
+def _bisect(
+    keep: Callable[[int], Screened], most: int, good: Callable[[Screened], bool]
+) -> Screened | None:
+    """The good variant with the smallest count, found as if being good were monotonic in it."""
     low, high = 0, 1
     found: Screened | None = None
     while high <= most:
         tried = keep(high)
-        if tried.passed:
+        if good(tried):
             found = tried
             break
         low, high = high, high * 2 if high * 2 <= most or high == most else most
@@ -106,7 +149,7 @@ def _bisect(keep: Callable[[int], Screened], most: int) -> Screened | None:
     while high - low > 1:
         middle = (low + high) // 2
         tried = keep(middle)
-        if tried.passed:
+        if good(tried):
             found, high = tried, middle
         else:
             low = middle

@@ -7,6 +7,7 @@ Rules:
   Where no pure recipe of a tier passes, mixed precision is tried on the one that comes closest.
 - Of those that pass, the fastest on the target's own measurements is preferred; where there are none,
   the order of the ladder. An integer file that is not faster than the float one is not chosen.
+- Where evaluation data cannot be divided, a safer variant with some layers kept is named beside the chosen.
 - What is named is fixed before any held-out sample is read.
 """
 
@@ -71,7 +72,7 @@ class Search:
             if passing and (chosen := self._fastest(passing, floats)):
                 self._name(chosen, passing, floats)
                 return self._found
-        passing = [one for one in self._plain(floats) if one.passed]
+        passing = self._passing(floats)
         if passing:
             self._race(passing, floats)
             self._found.named = sorted(passing, key=self._pace)[:1]
@@ -112,11 +113,14 @@ class Search:
                 self._found.tried.append(known[recipe.name])
         return [known[recipe.name] for recipe in recipes]
 
+    def _passing(self, recipes: Sequence[Recipe]) -> list[Screened]:
+        return [one for one in self._plain(recipes) if one.passed]
+
     # --- speed and names -------------------------------------------------------------------------
 
     def _fastest(self, passing: list[Screened], floats: Sequence[Recipe]) -> Screened | None:
         """The fastest of a tier's candidates that is no slower than float."""
-        self._race([*passing, *(one for one in self._plain(floats) if one.passed)], floats)
+        self._race([*passing, *self._passing(floats)], floats)
         quick = [one for one in passing if self._is_worth_it(one)]
         return min(quick, key=self._pace, default=None)
 
@@ -149,12 +153,19 @@ class Search:
     def _name(self, chosen: Screened, passing: list[Screened], floats: Sequence[Recipe]) -> None:
         """Fix what may read the held-out split: the chosen, the safest beside it, and a float file."""
         found = self._found
-        others = [one for one in passing if one is not chosen and self._is_worth_it(one)]
+        others = [one for one in passing if one is not chosen]
+        if not self._screen.prepared.split.selection and chosen.variant.recipe.refuge:
+            safer = mixed.safer(self._screen, chosen, self._target, self._say)
+            if safer is not None:
+                found.tried.append(safer)
+                others.append(safer)
+                self._race([chosen, safer, *self._passing(floats)], floats)
+        others = [one for one in others if self._is_worth_it(one)]
         safest = max(others, key=lambda one: one.snr_db, default=None)
         named = [chosen]
         if safest is not None and safest.snr_db > chosen.snr_db:
             named.append(safest)
-        plain = [one for one in self._plain(floats) if one.passed]
+        plain = self._passing(floats)
         if plain:
             named.append(min(plain, key=self._pace))
         found.named = named[:MOST_NAMED]
