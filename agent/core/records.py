@@ -21,6 +21,7 @@ class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         slot: ``a`` or ``b``; empty while the bytes are still to be fetched.
         activate_before: trusted time after which it must not be activated any more; 0 is never.
+        trial: it is measured for the cloud and never activated.
     """
 
     release: str
@@ -29,6 +30,7 @@ class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     activate_before: float = 0.0
     slot: str = ""
+    trial: bool = False
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +44,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
         previous: what was active before, as long as its slot still holds it.
         settled_counter, settled_as: the last assignment that was reported as ended, and how; such a
             report never regresses.
+        figures, facts: of the last step that had any; told again with the end, so that a restart
+            before it was heard does not lose them.
     """
 
     model: str
@@ -56,6 +60,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     settled_as: str = ""
     error_code: str = ""
     detail: str = ""
+    figures: dict[str, float] = {}
+    facts: dict[str, str] = {}
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ class State(str, Enum):
     ACTIVATING = "activating"
     PROBATION = "probation"
     COMMITTED = "committed"
+    MEASURED = "measured"
     ROLLING_BACK = "rolling_back"
     FAILED = "failed"
     INCOMPATIBLE = "incompatible"
@@ -54,6 +55,8 @@ class Trigger(str, Enum):
     """The device-wide lock is free."""
     PASSED = "passed"
     """The golden vectors came out as they should."""
+    MEASURED = "measured"
+    """They did, and the assignment asks for the figures alone: the candidate never answers."""
     ACTIVATED = "activated"
     """The candidate answers on the model's socket."""
     PROVED = "proved"
@@ -71,7 +74,14 @@ class Trigger(str, Enum):
 
 
 SETTLED: Final = frozenset(
-    {State.IDLE, State.COMMITTED, State.FAILED, State.INCOMPATIBLE, State.REFUSED}
+    {
+        State.IDLE,
+        State.COMMITTED,
+        State.MEASURED,
+        State.FAILED,
+        State.INCOMPATIBLE,
+        State.REFUSED,
+    }
 )
 TERMINAL: Final = SETTLED - {State.IDLE}
 HEAVY: Final = frozenset(
@@ -100,6 +110,7 @@ TABLE: Final = Table(
         **{(state, _T.CONFIRMED): _S.COMMITTED for state in State if state in LIGHT},
         **{(state, _T.WITHDRAWN): _S.IDLE for state in State if state in LIGHT},
         (_S.SELF_TESTING, _T.PASSED): _S.ACTIVATING,
+        (_S.SELF_TESTING, _T.MEASURED): _S.MEASURED,
         (_S.ACTIVATING, _T.ACTIVATED): _S.PROBATION,
         (_S.PROBATION, _T.PROVED): _S.COMMITTED,
         **{(state, _T.DISPROVED): _S.ROLLING_BACK for state in State if state in LIGHT},

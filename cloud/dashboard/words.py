@@ -31,6 +31,7 @@ _UPDATE: dict[str, Word] = {
     "activating": Word("activating", "busy"),
     "probation": Word("on probation", "busy"),
     "committed": Word("running", "good"),
+    "measured": Word("measured for the cloud", "good"),
     "rolling_back": Word("rolling back", "warn"),
     "failed": Word("failed, rolled back", "bad"),
     "incompatible": Word("cannot run here", "warn"),

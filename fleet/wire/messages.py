@@ -90,6 +90,7 @@ class Reported(Message, frozen=True):
         state: value of `agent.core` update states, e.g. ``fetching`` or ``committed``.
         figures: numbers of the step: golden cosine, bytes fetched, seconds. JSON has no NaN: what is not
             finite arrives as None.
+        facts: what the step's figures rest on, in words: runtime, its version, an engine's digest.
         error_code: stable code of what went wrong, empty when nothing did.
     """
 
@@ -107,6 +108,7 @@ class Reported(Message, frozen=True):
     error_code: str = ""
     detail: str = ""
     figures: Mapping[str, float | None] = {}
+    facts: Mapping[str, str] = {}
     url: str = ""
 
 

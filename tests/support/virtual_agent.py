@@ -309,6 +309,7 @@ class Device:
             cosine_min=1.0 if passed else 0.1,
             max_abs=0.0,
             latency_ms_p50=1.0,
+            latency_ms_p95=1.5,
             peak_memory_mib=10.0,
         )
         self._post(ev.SelfTested(worker=c.worker, result=result), 0.5)

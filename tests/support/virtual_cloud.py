@@ -99,7 +99,7 @@ class Cloud:
 
     def release(self, model: str, release: str, behaviour: str = "good", **changes: Any) -> str:
         """Sign a release; returns its path."""
-        data = content(model, release, behaviour)
+        data = changes.pop("data", b"") or content(model, release, behaviour)
         listed = block_list(data, BLOCK)
         file = ReleaseFile(
             target="cpu",
@@ -110,6 +110,7 @@ class Cloud:
             block_size_bytes=BLOCK,
             runtime=changes.pop("runtime", "litert"),
             hardware_classes=changes.pop("hardware_classes", ["cpu-x86-64"]),
+            candidate_for=changes.pop("candidate_for", ""),
         )
         by = _signer(f"release {model}")
         if model not in self.image.models:

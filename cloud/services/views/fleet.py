@@ -18,7 +18,7 @@ from fleet.registry.tables import (
     TelemetryWindow,
 )
 
-_ENDED_WELL = frozenset({"idle", "committed"})
+_ENDED_WELL = frozenset({"idle", "committed", "measured"})
 _ENDED_BADLY = frozenset({"failed", "incompatible", "refused"})
 
 
