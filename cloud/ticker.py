@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from cloud.context import Context
-from cloud.services import rollouts, trust
+from cloud.services import proving, rollouts, trust
 
 REFRESH_EVERY_S = 3600.0
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Ticker:
         while not self._stopping.is_set():
             try:
                 await asyncio.to_thread(rollouts.tick, self._context)
+                await asyncio.to_thread(proving.tick, self._context)
                 if loop.time() - refreshed > REFRESH_EVERY_S:
                     await asyncio.to_thread(trust.refresh, self._context)
                     refreshed = loop.time()

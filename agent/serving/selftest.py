@@ -72,9 +72,7 @@ def peak_memory_mib() -> float:
     return peaks[0] / 1024 if peaks else 0.0
 
 
-def _times_ms(
-    runtime: Runtime, specs: list[InputSpec], golden: Mapping[str, Array]
-) -> list[float]:
+def _times_ms(runtime: Runtime, specs: list[InputSpec], golden: Mapping[str, Array]) -> list[float]:
     """Times of single samples; the golden run before them was the warm-up."""
     one = {
         spec.name: golden[spec.name][:1] if spec.shape[:1] == [None] else golden[spec.name]

@@ -22,6 +22,7 @@ from cloud.gateway import metrics
 from cloud.gateway.blocks import BlockServer
 from cloud.gateway.inbox import Incoming
 from cloud.services import ingest, trust
+from cloud.services.proving import Sealed
 from fleet.errors import OutriderError, SignatureError, WireError
 from fleet.registry.errors import NotFoundError
 from fleet.registry.repositories import Devices
@@ -108,19 +109,19 @@ class Handler:
             if not status.online:
                 self.ask_for_birth(topic)  # a late will may speak of the connection before this one
             return
-        payload = self._open(message)
+        payload, key = self._open(message)
         if topic.kind is Up.BIRTH:
             self._birth(topic, payload)
         elif topic.kind is Up.REQ:
             self._request(topic, codec.from_json(Request, payload))  # type: ignore[arg-type]  # a union is a type to msgspec
         else:
-            acked = self._ingest(topic, payload)
+            acked = self._ingest(topic, payload, Sealed(message.payload, key))
             waiting = self._acks.setdefault(topic._replace(kind=Up.EVENT), {})
             for boot_epoch, numbers in acked.items():
                 waiting.setdefault(boot_epoch, []).extend(numbers)
 
-    def _open(self, message: Incoming) -> bytes:
-        """The payload, when one of the device's own keys signed it.
+    def _open(self, message: Incoming) -> tuple[bytes, bytes]:
+        """The payload, when one of the device's own keys signed it, and that key (DER).
 
         Raises:
             WireError: no envelope.
@@ -136,13 +137,14 @@ class Handler:
             raise AdmissionError(
                 f"expected a device of tenant {topic.tenant!r}, {topic.device!r} is none"
             )
-        return envelope.unseal(
+        payload = envelope.unseal(
             sealed,
             {key.key_id: _public_key(key.public_key) for key in keys},
             kind=topic.kind.value,
             device=topic.device,
             now=self._context.clock(),
         )
+        return payload, next(key.public_key for key in keys if key.key_id == sealed.key_id)
 
     def _birth(self, topic: UpTopic, payload: bytes) -> None:
         birth = codec.from_json(Birth, payload)
@@ -161,11 +163,11 @@ class Handler:
         self._send(topic, Down.DESIRED, sealed)
         metrics.DESIRED.inc()
 
-    def _ingest(self, topic: UpTopic, payload: bytes) -> ingest.Acked:
+    def _ingest(self, topic: UpTopic, payload: bytes, sealed: Sealed) -> ingest.Acked:
         if topic.kind is Up.REPORTED:
             report = codec.from_json(Reported, payload)
             self._same(report.device, topic)
-            return ingest.reported(self._context, report)
+            return ingest.reported(self._context, report, sealed)
         if topic.kind is Up.EVENT:
             event = codec.from_json(Event, payload)
             self._same(event.device, topic)

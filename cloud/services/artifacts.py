@@ -24,10 +24,16 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     blocks_sha256: str
     blocks_length_bytes: int
     manifest: manifests.Manifest
+    fallback: bool = False
 
 
-def prepare(context: Context, data: bytes) -> Prepared:
+def prepare(context: Context, data: bytes, *, fallback: bool = False) -> Prepared:
     """Check an artifact's file and store it with its block list.
+
+    Args:
+        context: the cloud.
+        data: the file.
+        fallback: whether it stands in for the target's first choice.
 
     Raises:
         ManifestError: the bytes are no artifact.
@@ -42,6 +48,7 @@ def prepare(context: Context, data: bytes) -> Prepared:
         blocks_sha256=context.blobs.put(listed),
         blocks_length_bytes=len(listed),
         manifest=manifest,
+        fallback=fallback,
     )
 
 
@@ -61,7 +68,7 @@ def enter(
     models = Models(unit.session)
     row = models.find_artifact(prepared.sha256)
     if row is not None:
-        row.created_at, row.result = unit.now, result
+        row.created_at, row.result, row.fallback = unit.now, result, prepared.fallback
         return row
     row = Artifact(
         sha256=prepared.sha256,
@@ -81,6 +88,7 @@ def enter(
         manifest=msgspec.json.decode(manifests.encode(manifest)),
         result=result,
         created_at=unit.now,
+        fallback=prepared.fallback,
     )
     models.add(row)
     return row

@@ -2,8 +2,8 @@
 
 Rules:
 - A variant suits a device when its runtime is available there and its hardware class is the device's.
-- Of those, the device's own order of runtimes decides; then the variant made for the fewest hardware
-  classes, then the faster one, then the target's name.
+- Of those, a target's first choice comes before any fallback; then the device's own order of runtimes decides,
+  then the variant made for the fewest hardware classes, then the faster one, then the target's name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ def resolve(session: Session, cohort: Cohort, release: str) -> list[Member]:
         NotFoundError: no such release, or a device that is not enrolled.
         InputError: nobody is in the cohort.
     """
-    Models(session).release(release)
+    found = Models(session).release(release)
+    if found.candidate_for:
+        raise InputError(
+            f"expected a release, {release} is a candidate that {found.candidate_for} alone may prove; "
+            "once it is proven, sign a release that takes it: outrider release create NAME@VERSION"
+        )
     artifacts = [artifact for _, artifact in Models(session).variants(release)]
     members = [
         Member(device, *choose(device, artifacts))
@@ -82,10 +87,10 @@ def choose(device: Device, artifacts: Sequence[Artifact]) -> tuple[Artifact | No
     return min(suited, key=lambda artifact: _rank(artifact, runtimes)), ""
 
 
-def _rank(artifact: Artifact, runtimes: Sequence[str]) -> tuple[int, int, float, str]:
+def _rank(artifact: Artifact, runtimes: Sequence[str]) -> tuple[bool, int, int, float, str]:
     latency_ms = float(artifact.manifest.get("latency_ms_p50") or float("inf"))
     order = runtimes.index(artifact.runtime)
-    return order, len(artifact.hardware_classes), latency_ms, artifact.target
+    return artifact.fallback, order, len(artifact.hardware_classes), latency_ms, artifact.target
 
 
 def _devices(session: Session, cohort: Cohort) -> Sequence[Device]:

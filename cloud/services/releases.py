@@ -1,9 +1,10 @@
 """Releases: one model version, signed, with one variant per target.
 
 Rules:
-- A release takes the newest accepted artifact of each target. What is ``unproven`` or ``rejected`` is
-  left out and named: no device gets bytes that no gate has passed.
-- Creating a release again changes nothing; other variants need a new version.
+- A release takes the newest artifact of each target when it was accepted, or proven by a proving device, and
+  its fallback beside it. What is ``unproven`` or ``rejected`` is left out and named: no device gets bytes that
+  no gate has passed.
+- Creating a release again adds what was accepted or proven since; nothing that is signed is changed or taken back.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cloud.audit import log
-from cloud.context import Context
+from cloud.context import Context, Unit
 from cloud.errors import InputError
 from cloud.services import trust
 from fleet.registry.repositories import Models
 from fleet.registry.tables import Artifact, Release, ReleaseVariant
-from ota.metadata.release import target_path
+from ota.metadata.release import target_path, variant_name
 
 
 class Choice(NamedTuple):
@@ -62,7 +63,9 @@ def create(
         choice = choose(models.artifacts(model, version))
         known = models.find_release(id_of(model, version))
         if known is not None:
-            _same_or_refuse(models, known, choice)
+            added = _added(models, known, choice)
+            if added:
+                _sign(unit, context, known, added, by=by, action="release.extend")
             return Created(known, choice.left_out)
         if not choice.taken:
             reasons = "; ".join(f"{t}: {why}" for t, why in choice.left_out.items())
@@ -70,14 +73,6 @@ def create(
                 f"expected an accepted artifact of {model}@{version}, found none"
                 f" ({reasons or 'nothing is compiled'}); run `outrider compile {model}@{version} --target …`"
             )
-        trust.add_release(
-            unit,
-            context.settings,
-            model=model,
-            version=version,
-            security_floor=security_floor,
-            variants=choice.taken,
-        )
         release = Release(
             id=id_of(model, version),
             model=model,
@@ -87,44 +82,77 @@ def create(
             created_by=by,
         )
         models.add(release)
-        for artifact in choice.taken:
-            models.add(_variant(release, artifact))
-        digests = {artifact.target: artifact.sha256 for artifact in choice.taken}
-        log.record(unit, actor=by, action="release.create", subject=release.id, variants=digests)
-        unit.publish("release", release=release.id)
+        _sign(unit, context, release, choice.taken, by=by, action="release.create")
     return Created(release, choice.left_out)
 
 
 def choose(artifacts: Sequence[Artifact]) -> Choice:
-    """The newest accepted artifact of each target; `artifacts` are newest first."""
+    """The newest releasable artifact of each target, and the newest fallback; `artifacts` are newest first."""
     taken: dict[str, Artifact] = {}
     left_out: dict[str, str] = {}
     for artifact in artifacts:
-        if artifact.target in taken or artifact.target in left_out:
+        name = name_of(artifact)
+        if name in taken or name in left_out:
             continue
-        if artifact.status == "accepted":
-            taken[artifact.target] = artifact
+        if artifact.releasable:
+            taken[name] = artifact
         else:
             reason = str(artifact.result.get("reason") or "")
-            left_out[artifact.target] = f"{artifact.status}{': ' if reason else ''}{reason}"
-    return Choice(sorted(taken.values(), key=lambda a: a.target), left_out)
+            left_out[name] = f"{artifact.standing}{': ' if reason else ''}{reason}"
+    return Choice([taken[name] for name in sorted(taken)], left_out)
 
 
-def _same_or_refuse(models: Models, release: Release, choice: Choice) -> None:
-    signed = {variant.target: variant.artifact for variant, _ in models.variants(release.id)}
-    wanted = {artifact.target: artifact.sha256 for artifact in choice.taken}
-    if signed != wanted:
-        changed = sorted(t for t in signed | wanted if signed.get(t) != wanted.get(t))
+def name_of(artifact: Artifact) -> str:
+    """How an artifact is called within a release: by its target, a fallback by its runtime too."""
+    return variant_name(artifact.target, trust.variant_of(artifact))
+
+
+def _sign(
+    unit: Unit,
+    context: Context,
+    release: Release,
+    artifacts: Sequence[Artifact],
+    *,
+    by: str,
+    action: str,
+) -> None:
+    trust.add_release(
+        unit,
+        context.settings,
+        model=release.model,
+        version=release.version,
+        security_floor=release.security_floor,
+        variants=list(artifacts),
+    )
+    for artifact in artifacts:
+        Models(unit.session).add(_variant(release, artifact))
+    digests = {name_of(artifact): artifact.sha256 for artifact in artifacts}
+    log.record(unit, actor=by, action=action, subject=release.id, variants=digests)
+    unit.publish("release", release=release.id)
+
+
+def _added(models: Models, release: Release, choice: Choice) -> list[Artifact]:
+    """What would come to a release that is signed already."""
+    signed = {
+        variant_name(variant.target, variant.variant): variant.artifact
+        for variant, _ in models.variants(release.id)
+    }
+    wanted = {name_of(artifact): artifact for artifact in choice.taken}
+    kept = {name: artifact.sha256 for name, artifact in wanted.items() if name in signed}
+    if kept != signed:
+        changed = sorted(name for name in signed if kept.get(name) != signed[name])
         raise InputError(
             f"{release.id} is released already with other artifacts for {', '.join(changed)}; "
             "what is signed is not changed: push the model again as a new version"
         )
+    return [artifact for name, artifact in wanted.items() if name not in signed]
 
 
 def _variant(release: Release, artifact: Artifact) -> ReleaseVariant:
     return ReleaseVariant(
         release=release.id,
         target=artifact.target,
+        variant=trust.variant_of(artifact),
         artifact=artifact.sha256,
-        path=target_path(release.model, release.version, artifact.target),
+        path=target_path(release.model, release.version, name_of(artifact)),
     )

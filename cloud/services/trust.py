@@ -24,7 +24,7 @@ from fleet.wire.messages import Desired
 from fleet.wire.topics import Down
 from ota.metadata.director import ASSIGNMENT_DAYS, Assigned, Director
 from ota.metadata.image import TIMESTAMP_DAYS, ImageRepository
-from ota.metadata.release import ReleaseFile
+from ota.metadata.release import ReleaseFile, parse_path, target_path
 from ota.signing import keys
 
 IMAGE, DIRECTOR = "image", "director"
@@ -78,25 +78,30 @@ def add_release(
     variants: list[Artifact],
 ) -> None:
     """Sign a release's variants into the image repository. Raises ReleaseError."""
+    files = [_release_file(artifact, variant=variant_of(artifact)) for artifact in variants]
+    _sign(unit, settings, model, version, files, security_floor=security_floor)
+
+
+def add_candidate(
+    unit: Unit, settings: Settings, artifact: Artifact, *, release: str, device: str
+) -> str:
+    """Sign an artifact that one device alone may have, to prove it; returns its path. Raises ReleaseError."""
+    file = _release_file(artifact, candidate_for=device)
+    _sign(unit, settings, artifact.model, release, [file])
+    return target_path(artifact.model, release, artifact.target)
+
+
+def withdraw_candidate(unit: Unit, settings: Settings, path: str) -> None:
+    """Take a candidate's signature back, so that no device can be given it any more."""
     repository = _image(unit.session, settings)
-    signer = keys.create_release_key(settings.data, model)
-    if model not in repository.models:
-        repository.add_model(model, signer, unit.now)
-    files = [
-        ReleaseFile(
-            target=artifact.target,
-            sha256=artifact.sha256,
-            length_bytes=artifact.size_bytes,
-            blocks_sha256=artifact.blocks_sha256,
-            blocks_length_bytes=artifact.blocks_length_bytes,
-            block_size_bytes=artifact.block_size_bytes,
-            runtime=artifact.runtime,
-            hardware_classes=artifact.hardware_classes,
-        )
-        for artifact in variants
-    ]
-    repository.add_release(model, version, files, signer, unit.now, security_floor=security_floor)
+    signer = keys.create_release_key(settings.data, parse_path(path).model)
+    repository.withdraw_candidate(path, signer, unit.now)
     Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+
+
+def variant_of(artifact: Artifact) -> str:
+    """What tells an artifact from another for the same target in a path: a fallback's runtime."""
+    return artifact.runtime if artifact.fallback else ""
 
 
 def assign(
@@ -227,6 +232,38 @@ def _assignment_is_stale(session: Session, device: Device, *, now: float) -> boo
 def _timestamp_is_stale(session: Session, *, now: float) -> bool:
     signed_at = Trust(session).updated_at(IMAGE, "timestamp.json")
     return signed_at is not None and now > signed_at + TIMESTAMP_DAYS * _DAY_S * _RENEW_SHARE
+
+
+def _sign(
+    unit: Unit,
+    settings: Settings,
+    model: str,
+    release: str,
+    files: list[ReleaseFile],
+    *,
+    security_floor: str = "",
+) -> None:
+    repository = _image(unit.session, settings)
+    signer = keys.create_release_key(settings.data, model)
+    if model not in repository.models:
+        repository.add_model(model, signer, unit.now)
+    repository.add_release(model, release, files, signer, unit.now, security_floor=security_floor)
+    Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+
+
+def _release_file(artifact: Artifact, *, variant: str = "", candidate_for: str = "") -> ReleaseFile:
+    return ReleaseFile(
+        target=artifact.target,
+        sha256=artifact.sha256,
+        length_bytes=artifact.size_bytes,
+        blocks_sha256=artifact.blocks_sha256,
+        blocks_length_bytes=artifact.blocks_length_bytes,
+        block_size_bytes=artifact.block_size_bytes,
+        runtime=artifact.runtime,
+        hardware_classes=artifact.hardware_classes,
+        variant=variant,
+        candidate_for=candidate_for,
+    )
 
 
 def _image(session: Session, settings: Settings) -> ImageRepository:

@@ -186,9 +186,7 @@ class ImageRepository:
             {f"{model}.json": self._sign_targets(targets, release_signer, now)}, now
         )
 
-    def withdraw_candidate(
-        self, path: str, release_signer: Signer, now: float
-    ) -> dict[str, bytes]:
+    def withdraw_candidate(self, path: str, release_signer: Signer, now: float) -> dict[str, bytes]:
         """Take a candidate's target back; what is not there any more changes nothing.
 
         Args:

@@ -21,7 +21,7 @@ from cloud.gateway.blocks import BlockServer
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Incoming
 from cloud.gateway.pushes import Pushes
-from cloud.services import enrolment, rollouts, trust
+from cloud.services import enrolment, proving, rollouts, trust
 from cloud.settings import Settings
 from fleet.registry import engine as registry
 from fleet.wire import codec, topics
@@ -181,6 +181,7 @@ class Backend:
 
     def _tick(self) -> None:
         rollouts.tick(self.context)
+        proving.tick(self.context)
         self._pushes.step(self._schedule.now)
 
     def _make_keys(self) -> None:

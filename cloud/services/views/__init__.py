@@ -5,6 +5,13 @@ Rules:
 - Times are seconds since the Unix epoch; a device's own verdict on drift and the registry's are kept apart.
 """
 
+from cloud.services.views.artifacts import (
+    ArtifactLine,
+    TrialLine,
+    artifacts,
+    trial,
+    trials,
+)
 from cloud.services.views.device import DeviceView, WindowLine, device, windows
 from cloud.services.views.fleet import (
     DeviceLine,
@@ -16,12 +23,10 @@ from cloud.services.views.fleet import (
     fleet,
 )
 from cloud.services.views.models import (
-    ArtifactLine,
     JobLine,
     ModelLine,
     ModelView,
     ReleaseLine,
-    artifacts,
     job,
     jobs,
     model,
@@ -55,6 +60,7 @@ __all__ = [
     "RolloutLine",
     "RolloutView",
     "Traffic",
+    "TrialLine",
     "WindowLine",
     "artifacts",
     "device",
@@ -72,6 +78,8 @@ __all__ = [
     "rollout",
     "rollouts",
     "traffic",
+    "trial",
+    "trials",
     "version",
     "windows",
 ]

@@ -4,8 +4,9 @@ from fleet.registry.repositories.access import Access
 from fleet.registry.repositories.audit import Audit
 from fleet.registry.repositories.devices import Devices
 from fleet.registry.repositories.models import Models
+from fleet.registry.repositories.proving import Proving
 from fleet.registry.repositories.rollouts import Rollouts
 from fleet.registry.repositories.telemetry import Telemetry
 from fleet.registry.repositories.trust import Trust
 
-__all__ = ["Access", "Audit", "Devices", "Models", "Rollouts", "Telemetry", "Trust"]
+__all__ = ["Access", "Audit", "Devices", "Models", "Proving", "Rollouts", "Telemetry", "Trust"]

@@ -18,6 +18,7 @@ from fleet.registry.tables.models import (
     ReleaseVariant,
     TrustFile,
 )
+from fleet.registry.tables.proving import Trial
 from fleet.registry.tables.rollouts import Rollout, RolloutDevice, RolloutStep
 from fleet.registry.tables.telemetry import (
     DeviceEvent,
@@ -51,5 +52,6 @@ __all__ = [
     "Row",
     "TelemetryWindow",
     "Token",
+    "Trial",
     "TrustFile",
 ]

@@ -19,6 +19,7 @@ class Device(Row, table=True):
         trust: version of each trusted metadata file, as the last birth said.
         assignment_counter: counter of the newest assignment that the device said it holds.
         message_counter: counter of the last envelope that the cloud sealed for it.
+        proving_class: the hardware class that an operator named it a proving device of; empty: none.
     """
 
     __tablename__: ClassVar[str] = "device"
@@ -44,6 +45,7 @@ class Device(Row, table=True):
     birth_at: float | None = None
     last_seen_at: float | None = None
     revoked_at: float | None = None
+    proving_class: str = ""
 
 
 class DeviceKey(Row, table=True):

@@ -13,12 +13,14 @@ from alembic.config import Config
 from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
-from support.registry_rows import NOW, job, populate, rollout
+from support.registry_rows import NOW, job, populate, rollout, trial
 
 from fleet.registry import engine as registry
 from fleet.registry.tables import RolloutDevice
 from fleet.registry.tables.models import JOB_STATES
+from fleet.registry.tables.proving import TRIAL_STATES
 from fleet.registry.tables.rollouts import MEMBER_STATES, ROLLOUT_STATES
+from ota.proving.trial import TRIAL
 from ota.rollout.tables import DEVICE, ROLLOUT
 
 JOB_PAIRS = {("queued", "running"), ("running", "queued"), ("running", "done"), ("running", "failed")}  # fmt: skip
@@ -46,10 +48,16 @@ def a_job(state: str) -> Any:
     return job(state=state, finished_at=NOW if state in {"done", "failed"} else None)
 
 
+def a_trial(state: str) -> Any:
+    ended = None if state in {"queued", "running"} else NOW
+    return trial("t2", state=state, counter=1, report=b"x", finished_at=ended)
+
+
 CASES = {
     "rollout": (ROLLOUT_STATES, closure(values(ROLLOUT.pairs())), lambda s: rollout("r2", state=s)),
     "member": (MEMBER_STATES, closure(values(DEVICE.pairs())), member),
     "job": (JOB_STATES, JOB_PAIRS, a_job),
+    "trial": (TRIAL_STATES, closure(values(TRIAL.pairs())), a_trial),
 }
 
 
@@ -71,8 +79,8 @@ def test_exactly_the_listed_transitions_pass(session: Session, what: str) -> Non
             session.add(row)
             session.flush()
             row.state = new
-            if what == "job":
-                row.finished_at = NOW if new in {"done", "failed"} else None
+            if what in {"job", "trial"}:
+                row.finished_at = None if new in {"queued", "running"} else NOW
             try:
                 session.flush()
                 passed.add((old, new))
