@@ -22,8 +22,9 @@ from cloud.bus import Subscription
 from cloud.compiler_process import CompilerProcess, Progress, Request
 from cloud.context import Context
 from cloud.errors import CompileError
-from cloud.services import artifacts, jobs, models
+from cloud.services import artifacts, figures, jobs, models, results
 from cloud.services.artifacts import Prepared
+from cloud.services.results import Named
 from fleet.errors import OutriderError
 from fleet.registry.repositories import Models
 from fleet.registry.tables import Job
@@ -78,8 +79,14 @@ class CompileRunner:
         try:
             out = work / "out"
             folder = await asyncio.to_thread(self._unpack, job, work / "model")
+            measured = work / "figures.json"
+            await asyncio.to_thread(figures.write, self._context, job.model, measured)
             request = Request(
-                folder=folder, out=out, version=job.version, targets=tuple(job.targets)
+                folder=folder,
+                out=out,
+                version=job.version,
+                targets=tuple(job.targets),
+                figures=measured,
             )
             await CompilerProcess(request).run(lambda said: self._advance(job, said))
             await asyncio.to_thread(self._enter, job, out)
@@ -104,17 +111,16 @@ class CompileRunner:
     def _enter(self, job: Job, out: Path) -> None:
         try:
             report = msgspec.json.decode((out / "report.json").read_bytes(), type=dict)
-            files = [
-                out / str(target["chosen"]["path"])
-                for target in report["targets"]
-                if target.get("chosen") and target.get("status") != "rejected"
-            ]
+            named = results.named(report)
         except (OSError, msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
             raise CompileError(f"the compiler left no report that can be read: {error!r}") from None
-        jobs.finish(self._context, job.id, report=report, built=self._prepare(files, out))
+        jobs.finish(self._context, job.id, report=report, built=self._prepare(named, out))
 
-    def _prepare(self, files: list[Path], out: Path) -> list[Prepared]:
-        for file in files:
+    def _prepare(self, named: list[Named], out: Path) -> list[Prepared]:
+        for file in (out / each.path for each in named):
             if not file.resolve().is_relative_to(out.resolve()) or not file.is_file():
                 raise CompileError(f"the compiler's report names {file.name!r}, which is not there")
-        return [artifacts.prepare(self._context, file.read_bytes()) for file in files]
+        return [
+            artifacts.prepare(self._context, (out / each.path).read_bytes(), fallback=each.fallback)
+            for each in named
+        ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cloud.cli.written import moment, size
+from cloud.cli.written import moment, size, weak_evidence
 from fleet.cli import output
 from fleet.cli.remote import Remote, remote_options
 
@@ -15,8 +15,9 @@ from fleet.cli.remote import Remote, remote_options
 def command() -> None:
     """Releases: one model version, signed, with one variant per target.
 
-    A release takes the newest accepted artifact of each target; what no gate has passed is left out and
-    named. What is signed is never changed: a new content is a new version.
+    A release takes the newest artifact of each target that was accepted, or proven by a proving device; what no
+    gate has passed is left out and named. Creating it again adds what was proven since. What is signed is never
+    changed: a new content is a new version.
     """
 
 
@@ -90,12 +91,18 @@ def _print_created(created: dict[str, Any]) -> None:
 def _print(release: dict[str, Any]) -> None:
     output.table(
         f"{release['id']}",
-        ["target", "runtime", "for", "size", "sha256"],
+        ["target", "runtime", "for", "proof", "size", "sha256"],
         [
             [
-                v["target"], v["runtime"], ", ".join(v["hardware_classes"]),
+                v["target"], v["runtime"], ", ".join(v["hardware_classes"]), _proof(v),
                 size(v["size_bytes"]), v["artifact"][:16],
             ]
             for v in release["variants"]
         ],
     )  # fmt: skip
+
+
+def _proof(variant: dict[str, Any]) -> str:
+    by = f" by {variant['proved_by']}" if variant["proved_by"] else ""
+    fallback = "fallback" if variant["fallback"] else ""
+    return ", ".join(filter(None, (f"{variant['status']}{by}", fallback, weak_evidence(variant))))

@@ -11,15 +11,22 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Form, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 from cloud.api.access import Cloud
 from cloud.audit import log
 from cloud.auth.roles import Role
 from cloud.auth.sessions import Visitor
-from cloud.dashboard import charts, events, login, rendering, rollouts, words
-from cloud.dashboard.gate import LoginLinks, Seen, SignInNeededError, actor_of, lead_to_sign_in
+from cloud.dashboard import charts, events, login, proving, rendering, rollouts, words
+from cloud.dashboard.gate import (
+    LoginLinks,
+    Seen,
+    SignInNeededError,
+    done,
+    lead_to_sign_in,
+    ordered_by,
+)
 from cloud.dashboard.words import Word
 from cloud.errors import InputError
 from cloud.services import rollouts as orders
@@ -40,6 +47,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SignInNeededError, lead_to_sign_in)
     app.mount("/static", StaticFiles(directory=rendering.STATIC), name="static")
     app.include_router(login.router)
+    app.include_router(proving.router)
     app.include_router(router)
 
 
@@ -113,15 +121,12 @@ def rollout_order(
     csrf: Annotated[str, Form()] = "",
 ) -> Response:
     """Start, pause, resume, abort or roll back."""
-    visitor = actor_of(request, csrf)
-    visitor.principal.need(Role.OPERATOR)
+    by = ordered_by(request, csrf)
     if order not in orders.ORDERS:
         known = ", ".join(orders.ORDERS)
         raise InputError(f"order: expected one of {known}, found {order!r}; reload the page")
-    orders.order(cloud, rollout_id, order, by=visitor.principal.name)
-    if request.headers.get("HX-Request"):
-        return Response(status_code=204)
-    return RedirectResponse(f"/rollouts/{rollout_id}", status_code=303)
+    orders.order(cloud, rollout_id, order, by=by)
+    return done(request, f"/rollouts/{rollout_id}")
 
 
 @router.get("/models")
@@ -139,12 +144,20 @@ def model(request: Request, visitor: Seen, cloud: Cloud, name: str) -> Response:
         with cloud.read() as session:
             seen = views.model(session, name)
             devices = views.devices(session)
+            provers = views.provers(session)
     except NotFoundError as error:
         return _missing(request, visitor, "Models", error)
     where = [(device, line) for device in devices for line in device.models if line.model == name]
     released = Word("released", "good")
     return _page(
-        "model.html", request, visitor, "Models", model=seen, where=where, released=released
+        "model.html",
+        request,
+        visitor,
+        "Models",
+        model=seen,
+        where=where,
+        released=released,
+        provers=provers,
     )
 
 

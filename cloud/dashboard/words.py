@@ -73,9 +73,25 @@ _JOB: dict[str, Word] = {
 }
 _ARTIFACT: dict[str, Word] = {
     "accepted": Word("accepted", "good"),
+    "proven": Word("proven", "good"),
     "unproven": Word("unproven", "warn"),
     "rejected": Word("rejected", "bad"),
 }
+
+
+_TRIAL: dict[str, Word] = {
+    "queued": Word("waits for its device", "idle"),
+    "running": Word("on trial", "busy"),
+    "proven": Word("proven", "good"),
+    "refused": Word("refused", "bad"),
+    "cancelled": Word("called off", "idle"),
+    "expired": Word("no answer in time", "warn"),
+}
+
+
+def trial(state: str) -> Word:
+    """Where a trial on a proving device stands."""
+    return _of(_TRIAL, state)
 
 
 def update(state: str) -> Word:

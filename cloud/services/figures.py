@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlmodel import Session
@@ -92,16 +92,22 @@ def payload_of(artifact: Artifact) -> str:
 
 
 def write(context: Context, model: str, file: Path) -> None:
-    """Write what devices measured for any version of a model as a compile job takes it."""
+    """Write `document` as a compile job takes it."""
     with context.read() as session:
-        found = of_artifacts(session, Models(session).artifacts(model))
+        data = msgspec.json.encode(document(session, model))
+    file.write_bytes(msgspec.json.format(data, indent=1) + b"\n")
+
+
+def document(session: Session, model: str) -> dict[str, Any]:
+    """What devices' self-tests measured for any version of a model, in the form ``outrider/figures/1``."""
     rows = [
-        {name: getattr(each, name) for name in msgspec.structs.asdict(each) if name != "served"}
-        for each in found
+        msgspec.to_builtins(each)
+        for each in of_artifacts(session, Models(session).artifacts(model))
         if each.devices
     ]
-    document = {"format": FORMAT, "figures": rows}
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    for row in rows:
+        del row["served"]
+    return {"format": FORMAT, "figures": rows}
 
 
 def _figure(

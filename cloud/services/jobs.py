@@ -115,7 +115,9 @@ def finish(
         all_rejected = bool(results) and len(rejected) == len(results)
         text = f"rejected: {', '.join(rejected)}" if rejected else "done"
         _end(job, "failed" if all_rejected else "done", text, unit.now)
-        digests = {p.manifest.target: p.sha256 for p in built}
+        digests = {
+            p.manifest.target + (" (fallback)" if p.fallback else ""): p.sha256 for p in built
+        }
         log.record(
             unit,
             actor="cloud",

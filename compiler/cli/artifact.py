@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from agent.runtimes import registry
 from agent.runtimes.port import Options
+from compiler.cli import trials
 from compiler.errors import AttestationError, DataError, OutputError
 from compiler.graph import data
 from compiler.provenance import attest, keys
@@ -28,15 +29,20 @@ _FILE = click.Path(path_type=Path)
 _MAX_BATCH = 64
 
 
-@click.group(short_help="Run and inspect compiled artifacts.")
+@click.group(short_help="Run, inspect and prove compiled artifacts.")
 def command() -> None:
-    """Artifacts: what `outrider compile` made, one file each.
+    """Artifacts: what `outrider compile` made, one file each; and those in the cloud that are unproven.
 
     \b
       outrider artifact show FILE
       outrider artifact run FILE --input in.npz --output out.npz
       outrider artifact verify FILE
+      outrider artifact prove NAME@VERSION --target TARGET
     """
+
+
+for each in trials.COMMANDS:
+    command.add_command(each)
 
 
 @command.command()

@@ -9,6 +9,7 @@ from cloud.services.views.artifacts import (
     ArtifactLine,
     TrialLine,
     artifacts,
+    provers,
     trial,
     trials,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "model",
     "models",
     "preview",
+    "provers",
     "release",
     "releases",
     "rollout",

@@ -10,7 +10,7 @@ from sqlmodel import Session
 from cloud.services import figures
 from cloud.services.figures import Figure
 from cloud.services.views.base import View
-from fleet.registry.repositories import Models, Proving
+from fleet.registry.repositories import Devices, Models, Proving
 from fleet.registry.tables import Artifact, Trial
 
 
@@ -100,6 +100,15 @@ def trials(session: Session, name: str | None = None) -> list[TrialLine]:
 def trial(session: Session, trial_id: str) -> TrialLine:
     """One trial. Raises NotFoundError."""
     return _trial(Proving(session).trial(trial_id))
+
+
+def provers(session: Session) -> dict[str, list[str]]:
+    """Proving devices by the hardware class that they were named for."""
+    found: dict[str, list[str]] = {}
+    for device in Devices(session).all():
+        if device.proving_class:
+            found.setdefault(device.proving_class, []).append(device.id)
+    return found
 
 
 def samples_needed(row: Artifact) -> int | None:
