@@ -99,14 +99,16 @@ def write(context: Context, model: str, file: Path) -> None:
 
 
 def document(session: Session, model: str) -> dict[str, Any]:
-    """What devices' self-tests measured for any version of a model, in the form ``outrider/figures/1``."""
-    rows = [
-        msgspec.to_builtins(each)
-        for each in of_artifacts(session, Models(session).artifacts(model))
-        if each.devices
-    ]
-    for row in rows:
-        del row["served"]
+    """What devices' self-tests measured for any version of a model, in the form ``outrider/figures/1``.
+
+    A row without both latencies is left out: the compiler could not compare it.
+    """
+    rows = []
+    for each in of_artifacts(session, Models(session).artifacts(model)):
+        row = {name: v for name, v in msgspec.to_builtins(each).items() if v is not None}
+        row.pop("served", None)
+        if {"latency_ms_p50", "latency_ms_p95"} <= set(row):
+            rows.append(row)
     return {"format": FORMAT, "figures": rows}
 
 

@@ -1,8 +1,9 @@
 """What a trial's figures must meet: the artifact's tolerance, and the latency gate of its target.
 
 Rules:
-- The target's gate is the limit that the compile report names for it (``latency_ms_max``), and what the class
-  runs already: an artifact that is slower than a proven one of the same version is not worth its risk.
+- Speed is judged against what the class itself was measured with: the fastest float file where devices reported
+  it, and the artifacts of the same version that the class can have already. A compiling host's estimate is no limit.
+- Memory is judged against what the target's profile says that a model may take.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from cloud.services import drift, figures
+from compiler.errors import CatalogError
+from compiler.targets import catalog
 from fleet.registry.repositories import Models
 from fleet.registry.tables import Artifact
 from ota.proving.judge import Limits
@@ -22,20 +25,30 @@ SLACK: Final = 1.05
 
 def of(session: Session, artifact: Artifact, hardware_class: str) -> Limits:
     """The limits for an artifact on devices of a class."""
-    found = list(filter(None, (_target_gate(artifact), _best_rival(session, artifact, hardware_class))))  # fmt: skip
+    found = list(filter(None, (_float_baseline(artifact), _best_rival(session, artifact, hardware_class))))  # fmt: skip
     limit, source = min(found, default=(None, ""))
     return Limits(
         tolerance=drift.manifest_of(artifact).tolerance,
         latency_ms_p50_max=limit,
         latency_source=source,
+        peak_memory_mib_max=_memory_mib(artifact.target),
     )
 
 
-def _target_gate(artifact: Artifact) -> tuple[float, str] | None:
-    value: Any = artifact.result.get("latency_ms_max")
-    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+def _float_baseline(artifact: Artifact) -> tuple[float, str] | None:
+    chosen: dict[str, Any] = artifact.result.get("chosen") or {}
+    baseline: dict[str, Any] = artifact.result.get("baseline_ms") or {}
+    source = str(chosen.get("latency_source") or "")
+    if not source.endswith(("device", "devices")) or "p50" not in baseline:
         return None
-    return float(value), f"the limit of {artifact.target}"
+    return float(baseline["p50"]), f"the fastest float file on {source}"
+
+
+def _memory_mib(target: str) -> float | None:
+    try:
+        return float(catalog.get(target).memory_mib)
+    except CatalogError:  # a target of the host that compiled it, which this one does not know
+        return None
 
 
 def _best_rival(

@@ -25,11 +25,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         tolerance: of the golden vectors, from the artifact's manifest.
         latency_ms_p50_max: the target's latency gate for one sample; None where there is none.
         latency_source: where that limit comes from, in words.
+        peak_memory_mib_max: what a model may take on the target; None where nobody says.
     """
 
     tolerance: Tolerance
     latency_ms_p50_max: float | None = None
     latency_source: str = ""
+    peak_memory_mib_max: float | None = None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +59,15 @@ def judge(figures: Mapping[str, float | None], limits: Limits) -> Judgement:
     """Judge a device's figures.
 
     Args:
-        figures: ``golden_cosine_min``, ``golden_max_abs``, ``latency_ms_p50`` as the device signed them.
+        figures: ``golden_cosine_min``, ``golden_max_abs``, ``latency_ms_p50``, ``peak_memory_mib`` as the device
+            signed them.
         limits: what they must meet.
     """
-    gates = [_golden(figures, limits.tolerance), _latency(figures, limits)]
+    gates = [
+        _golden(figures, limits.tolerance),
+        _latency(figures, limits),
+        _memory(figures, limits.peak_memory_mib_max),
+    ]
     return Judgement(all(gate.passed is not False for gate in gates), gates)
 
 
@@ -88,6 +95,17 @@ def _latency(figures: Mapping[str, float | None], limits: Limits) -> Judged:
         return Judged(name="latency", passed=None, detail=f"p50 {found:.4g} ms; there is no limit")
     detail = f"p50 {found:.4g} ms, at most {allowed:.4g} ms ({limits.latency_source})"
     return Judged(name="latency", passed=found <= allowed, detail=detail)
+
+
+def _memory(figures: Mapping[str, float | None], allowed: float | None) -> Judged:
+    found = _number(figures, "peak_memory_mib")
+    if allowed is None:
+        told = "not told" if found is None else f"{found:.4g} MiB"
+        return Judged(name="memory", passed=None, detail=f"{told}; there is no limit")
+    if found is None:
+        return Judged(name="memory", passed=False, detail="expected a figure, found none")
+    detail = f"{found:.4g} MiB, at most {allowed:.4g} MiB"
+    return Judged(name="memory", passed=found <= allowed, detail=detail)
 
 
 def _number(figures: Mapping[str, float | None], name: str) -> float | None:

@@ -95,7 +95,7 @@ def test_signed_figures_promote_and_then_a_release_takes_it(
     ended = now_of(cloud, trial)
     assert (ended.state, ended.figures, ended.facts) == ("proven", GOOD, FACTS)
     assert ended.report == sealed
-    assert [gate["passed"] for gate in ended.gates] == [True, None]
+    assert [gate["passed"] for gate in ended.gates] == [True, None, True]
     assert standing(cloud, unproven) == "proven"
     prover.fetch()
     assert prover.wanted == {}
@@ -132,6 +132,8 @@ def test_the_kept_report_can_be_verified_again(
         ({"golden_cosine_min": 7.0}, "golden: cosine 7"),
         ({"latency_ms_p50": None}, "latency: expected a p50 above 0 ms"),
         ({"latency_ms_p50": 0.0}, "latency: expected a p50 above 0 ms"),
+        ({"peak_memory_mib": 1e6}, "memory: 1e+06 MiB, at most"),
+        ({"peak_memory_mib": None}, "memory: expected a figure, found none"),
     ],
 )
 def test_figures_that_miss_a_limit_refuse_it(
@@ -150,10 +152,12 @@ def test_figures_that_miss_a_limit_refuse_it(
 def test_the_latency_gate_of_the_target_and_what_the_class_runs_already(
     cloud: Cloud, prover: Endpoint
 ) -> None:
-    slow = cloud.add_artifact(status="unproven", result={"latency_ms_max": 0.4}).sha256
+    known = {"chosen": {"latency_source": "3 devices"}, "baseline_ms": {"p50": 0.4, "p95": 0.5}}
+    slow = cloud.add_artifact(status="unproven", result=known).sha256
     trial = prove(cloud, slow)
     measure(prover)
-    assert "p50 0.5 ms, at most 0.4 ms (the limit of onnx-cpu)" in now_of(cloud, trial).reason
+    reason = now_of(cloud, trial).reason
+    assert "p50 0.5 ms, at most 0.4 ms (the fastest float file on 3 devices)" in reason
     rival = cloud.add_artifact("classify.tflite", target="litert-cpu").sha256
     other = clouds.enrol(cloud, "other")
     other.connect()
