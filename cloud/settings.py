@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         broker_client_port: the broker's own protocol, for the auth callout; loopback only.
         database_url: SQLAlchemy URL; empty for ``registry.sqlite`` in the data directory.
         tick_s: how often soak times and timeouts of rollouts are looked at.
+        rebuild_campaigns: ``ask`` lets a person start them, ``auto`` starts them when they are raised.
     """
 
     data: Path
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker_client_port: int = 0
     database_url: str = ""
     tick_s: float = 1.0
+    rebuild_campaigns: Literal["ask", "auto"] = "ask"
 
     @property
     def url(self) -> str:

@@ -29,9 +29,16 @@ def command() -> None:
     metavar="VERSION",
     help="Devices may never go back below this version.  [default: as it was]",
 )
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Sign what was built anew since as the version's next revision, NAME@VERSION-rN.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @remote_options
-def create(version: str, security_floor: str, *, as_json: bool, server: str, token: str) -> None:
+def create(
+    version: str, security_floor: str, *, rebuild: bool, as_json: bool, server: str, token: str
+) -> None:
     """Sign a release of NAME@VERSION.
 
     \b
@@ -41,7 +48,12 @@ def create(version: str, security_floor: str, *, as_json: bool, server: str, tok
     model, at, number = version.partition("@")
     if not at:
         raise click.BadParameter(f"expected NAME@VERSION, for instance digits@1, found {version!r}")
-    body = {"model": model, "version": number, "security_floor": security_floor}
+    body: dict[str, Any] = {
+        "model": model,
+        "version": number,
+        "security_floor": security_floor,
+        "rebuild": rebuild,
+    }
     created = Remote.find(server, token).post("/releases", body)
     output.emit(created, as_json=as_json, human=lambda: _print_created(created))
 

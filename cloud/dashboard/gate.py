@@ -80,14 +80,14 @@ def actor_of(request: Request, csrf: str) -> Visitor:
     return visitor
 
 
-def ordered_by(request: Request, csrf: str) -> str:
+def ordered_by(request: Request, csrf: str, role: Role = Role.OPERATOR) -> str:
     """The name of who gives an order.
 
     Raises:
         DeniedError: as `actor_of`, or the role is not enough.
     """
     visitor = actor_of(request, csrf)
-    visitor.principal.need(Role.OPERATOR)
+    visitor.principal.need(role)
     return visitor.principal.name
 
 

@@ -57,6 +57,7 @@ def fleet(request: Request, visitor: Seen, cloud: Cloud) -> Response:
     with cloud.read() as session:
         seen = views.fleet(session, events=30)
         live = [it for it in views.rollouts(session) if rollouts.is_live(it)]
+        raised = views.campaigns(session, open_only=True)
     models = [model for device in seen.devices for model in device.models]
     return _page(
         "fleet.html",
@@ -65,6 +66,7 @@ def fleet(request: Request, visitor: Seen, cloud: Cloud) -> Response:
         "Fleet",
         fleet=seen,
         live=live,
+        campaigns=raised,
         answers=sum(model.inferences for model in models),
         errors=sum(model.errors for model in models),
     )
@@ -134,7 +136,8 @@ def model_list(request: Request, visitor: Seen, cloud: Cloud) -> Response:
     """All models."""
     with cloud.read() as session:
         found = views.models(session)
-    return _page("models.html", request, visitor, "Models", models=found)
+        raised = views.campaigns(session)
+    return _page("models.html", request, visitor, "Models", models=found, campaigns=raised)
 
 
 @router.get("/models/{name}")
@@ -194,6 +197,7 @@ def _page(
         words=words,
         rules=rollouts,
         may_order=may_order,
+        may_build=visitor.principal.role >= Role.ENGINEER,
         **values,
     )
 

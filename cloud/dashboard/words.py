@@ -89,6 +89,18 @@ _TRIAL: dict[str, Word] = {
 }
 
 
+_CAMPAIGN: dict[str, Word] = {
+    "open": Word("waits for a decision", "warn"),
+    "started": Word("jobs queued", "good"),
+    "dismissed": Word("dismissed", "idle"),
+}
+
+
+def campaign(state: str) -> Word:
+    """Where a rebuild campaign stands."""
+    return _of(_CAMPAIGN, state)
+
+
 def trial(state: str) -> Word:
     """Where a trial on a proving device stands."""
     return _of(_TRIAL, state)

@@ -4,11 +4,13 @@ Rules:
 - A release takes the newest artifact of each target when it was accepted, or proven by a proving device, and
   its fallback beside it. What is ``unproven`` or ``rejected`` is left out and named: no device gets bytes that
   no gate has passed.
+- A rebuild of what is signed already is a release of its own: ``digits@2-r1`` holds what digits@2 was rebuilt to.
 - Creating a release again adds what was accepted or proven since; nothing that is signed is changed or taken back.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from cloud.errors import InputError
 from cloud.services import trust
 from fleet.registry.repositories import Models
 from fleet.registry.tables import Artifact, Release, ReleaseVariant
-from ota.metadata.release import target_path, variant_name
+from ota.metadata.release import release_order, target_path, variant_name
 
 
 class Choice(NamedTuple):
@@ -41,7 +43,13 @@ def id_of(model: str, version: str) -> str:
 
 
 def create(
-    context: Context, *, model: str, version: str, security_floor: str = "", by: str
+    context: Context,
+    *,
+    model: str,
+    version: str,
+    security_floor: str = "",
+    rebuild: bool = False,
+    by: str,
 ) -> Created:
     """Sign a release of a compiled model version.
 
@@ -50,6 +58,7 @@ def create(
         model: the model's name.
         version: one of its versions.
         security_floor: devices may never go back below this version; empty keeps the floor as it is.
+        rebuild: sign as the version's next revision when other artifacts were built since.
         by: who releases.
 
     Raises:
@@ -61,7 +70,10 @@ def create(
         models = Models(unit.session)
         models.version(model, version)
         choice = choose(models.artifacts(model, version))
-        known = models.find_release(id_of(model, version))
+        known = _newest(models, model, version)
+        number = version
+        if known is not None and rebuild and _changed(models, known, choice):
+            number, known = _next_revision(known.version, version), None
         if known is not None:
             added = _added(models, known, choice)
             if added:
@@ -74,9 +86,9 @@ def create(
                 f" ({reasons or 'nothing is compiled'}); run `outrider compile {model}@{version} --target …`"
             )
         release = Release(
-            id=id_of(model, version),
+            id=id_of(model, number),
             model=model,
-            version=version,
+            version=number,
             security_floor=security_floor,
             created_at=unit.now,
             created_by=by,
@@ -131,21 +143,45 @@ def _sign(
     unit.publish("release", release=release.id)
 
 
+def _newest(models: Models, model: str, version: str) -> Release | None:
+    """The release of a version, or its newest revision."""
+    found = [
+        release
+        for release in models.releases(model)
+        if re.fullmatch(rf"{re.escape(version)}(-r\d+)?", release.version)
+    ]
+    return max(found, key=lambda release: release_order(release.version), default=None)
+
+
+def _changed(models: Models, release: Release, choice: Choice) -> list[str]:
+    """What is signed and would be another artifact now."""
+    wanted = {name_of(artifact): artifact.sha256 for artifact in choice.taken}
+    signed = _signed(models, release)
+    return sorted(name for name in signed if wanted.get(name) != signed[name])
+
+
 def _added(models: Models, release: Release, choice: Choice) -> list[Artifact]:
     """What would come to a release that is signed already."""
-    signed = {
+    changed = _changed(models, release, choice)
+    if changed:
+        raise InputError(
+            f"{release.id} is released already with other artifacts for {', '.join(changed)}; what is signed "
+            "is not changed: push the model again as a new version, or sign a rebuild of this one (--rebuild)"
+        )
+    signed = _signed(models, release)
+    return [artifact for artifact in choice.taken if name_of(artifact) not in signed]
+
+
+def _signed(models: Models, release: Release) -> dict[str, str]:
+    return {
         variant_name(variant.target, variant.variant): variant.artifact
         for variant, _ in models.variants(release.id)
     }
-    wanted = {name_of(artifact): artifact for artifact in choice.taken}
-    kept = {name: artifact.sha256 for name, artifact in wanted.items() if name in signed}
-    if kept != signed:
-        changed = sorted(name for name in signed if kept.get(name) != signed[name])
-        raise InputError(
-            f"{release.id} is released already with other artifacts for {', '.join(changed)}; "
-            "what is signed is not changed: push the model again as a new version"
-        )
-    return [artifact for name, artifact in wanted.items() if name not in signed]
+
+
+def _next_revision(newest: str, version: str) -> str:
+    revision = newest.removeprefix(version).removeprefix("-r")
+    return f"{version}-r{int(revision or 0) + 1}"
 
 
 def _variant(release: Release, artifact: Artifact) -> ReleaseVariant:

@@ -89,7 +89,7 @@ def list_figures(cloud: Cloud, _by: Viewer, model: str | None = None) -> Respons
         return answer(figures.of_artifacts(session, Models(session).artifacts(model)))
 
 
-@router.get("/models/{name}/figures")
+@router.get("/figures/{name}")
 def compile_figures(name: str, cloud: Cloud, _by: Viewer) -> Response:
     """What devices' self-tests measured for a model, as ``--figures`` of a compile job takes it."""
     with cloud.read() as session:

@@ -13,6 +13,7 @@ from cloud.services.views.artifacts import (
     trial,
     trials,
 )
+from cloud.services.views.campaigns import CampaignLine, campaign, campaigns
 from cloud.services.views.device import DeviceView, WindowLine, device, windows
 from cloud.services.views.fleet import (
     DeviceLine,
@@ -49,6 +50,7 @@ from cloud.services.views.traffic import PERIOD_S, Traffic, traffic
 __all__ = [
     "PERIOD_S",
     "ArtifactLine",
+    "CampaignLine",
     "DeviceLine",
     "DeviceView",
     "EventLine",
@@ -64,6 +66,8 @@ __all__ = [
     "TrialLine",
     "WindowLine",
     "artifacts",
+    "campaign",
+    "campaigns",
     "device",
     "device_line",
     "devices",

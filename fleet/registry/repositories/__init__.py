@@ -2,6 +2,7 @@
 
 from fleet.registry.repositories.access import Access
 from fleet.registry.repositories.audit import Audit
+from fleet.registry.repositories.campaigns import Campaigns
 from fleet.registry.repositories.devices import Devices
 from fleet.registry.repositories.models import Models
 from fleet.registry.repositories.proving import Proving
@@ -9,4 +10,14 @@ from fleet.registry.repositories.rollouts import Rollouts
 from fleet.registry.repositories.telemetry import Telemetry
 from fleet.registry.repositories.trust import Trust
 
-__all__ = ["Access", "Audit", "Devices", "Models", "Proving", "Rollouts", "Telemetry", "Trust"]
+__all__ = [
+    "Access",
+    "Audit",
+    "Campaigns",
+    "Devices",
+    "Models",
+    "Proving",
+    "Rollouts",
+    "Telemetry",
+    "Trust",
+]

@@ -2,6 +2,7 @@
 
 from fleet.registry.tables.access import AuditEntry, LoginSession, Token
 from fleet.registry.tables.base import Row
+from fleet.registry.tables.campaigns import Campaign
 from fleet.registry.tables.devices import (
     Assignment,
     Claim,
@@ -32,6 +33,7 @@ __all__ = [
     "Artifact",
     "Assignment",
     "AuditEntry",
+    "Campaign",
     "Claim",
     "DesiredModel",
     "Device",

@@ -16,10 +16,12 @@ from sqlmodel import Session
 from support.registry_rows import NOW, job, populate, rollout, trial
 
 from fleet.registry import engine as registry
-from fleet.registry.tables import RolloutDevice
+from fleet.registry.tables import Campaign, RolloutDevice
+from fleet.registry.tables.campaigns import CAMPAIGN_STATES
 from fleet.registry.tables.models import JOB_STATES
 from fleet.registry.tables.proving import TRIAL_STATES
 from fleet.registry.tables.rollouts import MEMBER_STATES, ROLLOUT_STATES
+from ota.proving.campaign import CAMPAIGN
 from ota.proving.trial import TRIAL
 from ota.rollout.tables import DEVICE, ROLLOUT
 
@@ -53,10 +55,18 @@ def a_trial(state: str) -> Any:
     return trial("t2", state=state, counter=1, report=b"x", finished_at=ended)
 
 
+def a_campaign(state: str) -> Any:
+    decided = NOW if state in {"started", "dismissed"} else None
+    return Campaign(
+        id="c", hardware_class="h", runtime="r", version="1", state=state, noticed_at=NOW, decided_at=decided
+    )  # fmt: skip
+
+
 CASES = {
     "rollout": (ROLLOUT_STATES, closure(values(ROLLOUT.pairs())), lambda s: rollout("r2", state=s)),
     "member": (MEMBER_STATES, closure(values(DEVICE.pairs())), member),
     "job": (JOB_STATES, JOB_PAIRS, a_job),
+    "campaign": (CAMPAIGN_STATES, closure(values(CAMPAIGN.pairs())), a_campaign),
     "trial": (TRIAL_STATES, closure(values(TRIAL.pairs())), a_trial),
 }
 
@@ -79,6 +89,8 @@ def test_exactly_the_listed_transitions_pass(session: Session, what: str) -> Non
             session.add(row)
             session.flush()
             row.state = new
+            if what == "campaign":
+                row.decided_at = NOW if new in {"started", "dismissed"} else None
             if what in {"job", "trial"}:
                 row.finished_at = None if new in {"queued", "running"} else NOW
             try:
