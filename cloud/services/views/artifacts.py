@@ -143,7 +143,11 @@ def _artifact(row: Artifact, newest: Trial | None, measured: Sequence[Figure]) -
         peak_memory_mib=float(manifest.get("peak_memory_mib", 0.0)),
         features=[str(f.get("name", "")) for f in manifest.get("features", [])],
         trial=_trial(newest) if newest else None,
-        measured=[each for each in measured if each.payload_sha256 == payload],
+        measured=[
+            each
+            for each in measured
+            if each.payload_sha256 == payload and each.hardware_class in row.hardware_classes
+        ],
         result=dict(row.result),
         created_at=row.created_at,
     )

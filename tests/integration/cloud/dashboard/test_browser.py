@@ -198,11 +198,11 @@ def test_an_artifact_is_proven_and_a_campaign_started_on_the_screen(
     picture(browser, "proving", tmp_path)
 
     story.birth("camera-5", hardware="cpu-x86-64", onnxruntime="2.0.0")
-    for row in (campaigns.look(story.context) for _ in range(2)):
-        assert row == 1
-        with story.context.unit() as unit:
-            for campaign in Campaigns(unit.session).all():
-                campaign.noticed_at -= campaigns.SETTLE_S
+    campaigns.look(story.context)
+    with story.context.unit() as unit:
+        for campaign in Campaigns(unit.session).all():
+            campaign.noticed_at -= campaigns.SETTLE_S
+    campaigns.look(story.context)
     address = link.issue(fleet.url, story.token(Role.ENGINEER, "Ada"))
     browser.get(address)
     browser.get(f"{fleet.url}/models")
