@@ -11,6 +11,7 @@ from importlib import metadata
 from agent.adapters import clock, disk
 from agent.adapters.control import Server
 from agent.adapters.crew import Crew
+from agent.adapters.exports import Builder, Exports
 from agent.adapters.identity import Enrolment, Identity
 from agent.adapters.listeners import Listeners
 from agent.adapters.log import Log
@@ -46,7 +47,7 @@ def run(config: Config) -> None:
         os.close(held)
 
 
-async def _run(config: Config, store: Store) -> None:
+async def _run(config: Config, store: Store, builder: Builder | None = None) -> None:
     identity = Identity(config.state_path)
     enrolment = identity.load()
     core = Core(
@@ -73,7 +74,9 @@ async def _run(config: Config, store: Store) -> None:
         runtime_wrapper=config.runtime_wrapper,
     )
     link = Link(_endpoint(config, identity, enrolment), shell.post)
-    effects = Effects(Parts(store, buffer, crew, link, log, config.state_path), shell.post)
+    effects = Effects(
+        Parts(store, buffer, crew, link, log, config.state_path, Exports(builder)), shell.post
+    )
     booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
     control = Server(config.state_path, core.status)
     log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})

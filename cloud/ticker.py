@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from cloud.context import Context
-from cloud.services import campaigns, proving, rollouts, trust
+from cloud.services import campaigns, engines, proving, rollouts, trust
 
 REFRESH_EVERY_S = 3600.0
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Ticker:
             try:
                 await asyncio.to_thread(rollouts.tick, self._context)
                 await asyncio.to_thread(proving.tick, self._context)
+                await asyncio.to_thread(engines.tick, self._context)
                 if loop.time() - looked > campaigns.LOOK_EVERY_S:
                     await asyncio.to_thread(campaigns.look, self._context)
                     looked = loop.time()

@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives import serialization
 
 from cloud.context import Context
 from cloud.errors import AdmissionError, DeniedError
-from cloud.gateway import metrics
+from cloud.gateway import metrics, orders
 from cloud.gateway.blocks import BlockServer
 from cloud.gateway.inbox import Incoming
-from cloud.services import ingest, trust
+from cloud.services import engines, ingest, trust
 from cloud.services.proving import Sealed
 from fleet.errors import OutriderError, SignatureError, WireError
 from fleet.registry.errors import NotFoundError
@@ -33,7 +33,11 @@ from fleet.wire.messages import (
     BlocksWanted,
     Command,
     CommandOp,
+    EngineBlock,
+    EngineFailure,
+    EngineOffer,
     Event,
+    MetadataWanted,
     Reported,
     Request,
     Status,
@@ -113,7 +117,7 @@ class Handler:
         if topic.kind is Up.BIRTH:
             self._birth(topic, payload)
         elif topic.kind is Up.REQ:
-            self._request(topic, codec.from_json(Request, payload))  # type: ignore[arg-type]  # a union is a type to msgspec
+            self._request(topic, codec.from_json(Request, payload), message.payload)  # type: ignore[arg-type]  # a union is a type to msgspec
         else:
             acked = self._ingest(topic, payload, Sealed(message.payload, key))
             waiting = self._acks.setdefault(topic._replace(kind=Up.EVENT), {})
@@ -153,15 +157,32 @@ class Handler:
         self._reply(topic, Down.DESIRED, codec.to_json(desired))
         metrics.DESIRED.inc()
 
-    def _request(self, topic: UpTopic, request: Request) -> None:
+    def _request(self, topic: UpTopic, request: Request, sealed: bytes) -> None:
         if isinstance(request, BlocksWanted):
             refusal = self._blocks.ask(topic, request)
             if refusal is not None:
                 self._reply(topic, Down.RES, codec.to_json(refusal))
             return
-        sealed = trust.sealed_desired(self._context, topic.device, nonce=request.nonce)
-        self._send(topic, Down.DESIRED, sealed)
-        metrics.DESIRED.inc()
+        if isinstance(request, MetadataWanted):
+            desired = trust.sealed_desired(self._context, topic.device, nonce=request.nonce)
+            self._send(topic, Down.DESIRED, desired)
+            metrics.DESIRED.inc()
+            return
+        if self._engine(topic, request, sealed):
+            for to, command in orders.due(self._context, device=topic.device):
+                self._reply(to, Down.CMD, codec.to_json(command))
+
+    def _engine(
+        self, topic: UpTopic, request: EngineOffer | EngineFailure | EngineBlock, sealed: bytes
+    ) -> bool:
+        """Take what a builder says; returns whether there is more to ask of it at once."""
+        if isinstance(request, EngineFailure):
+            engines.failed(self._context, topic.device, request)
+            return False
+        if isinstance(request, EngineOffer):
+            engines.offered(self._context, topic.device, request, sealed)
+            return True
+        return engines.received(self._context, topic.device, request)
 
     def _ingest(self, topic: UpTopic, payload: bytes, sealed: Sealed) -> ingest.Acked:
         if topic.kind is Up.REPORTED:

@@ -53,6 +53,7 @@ def birth(context: Context, message: Birth) -> Desired:
             for r in message.runtimes
         ]
         device.reported_labels = dict(message.labels)
+        device.environment = dict(message.environment)
         device.trust = dict(message.trust)
         device.assignment_counter = message.assignment_counter
         device.buffered = message.buffered

@@ -176,6 +176,9 @@ def _prover(unit: Unit, artifact: Artifact, wanted: str) -> Device:
         able = [device]
     reasons = []
     for device in able:
+        if device.id == artifact.built_by:
+            reasons.append(f"{device.id}: built it; another device of the class has to prove it")
+            continue
         fits, reason = cohorts.choose(device, [artifact])
         if fits is not None:
             return device

@@ -57,7 +57,7 @@ def _best_rival(
     rivals = [
         each
         for each in Models(session).artifacts(artifact.model, artifact.version)
-        if each.releasable and each.sha256 != artifact.sha256
+        if each.releasable and each.sha256 not in {artifact.sha256, artifact.built_from}
         and hardware_class in each.hardware_classes
     ]  # fmt: skip
     measured = [

@@ -102,16 +102,28 @@ def choose(artifacts: Sequence[Artifact]) -> Choice:
     """The newest releasable artifact of each target, and the newest fallback; `artifacts` are newest first."""
     taken: dict[str, Artifact] = {}
     left_out: dict[str, str] = {}
+    newest = _newest_sources(artifacts)
     for artifact in artifacts:
         name = name_of(artifact)
         if name in taken or name in left_out:
             continue
+        if artifact.built_from and artifact.built_from not in newest:
+            continue  # an engine of what was compiled anew since
         if artifact.releasable:
             taken[name] = artifact
         else:
             reason = str(artifact.result.get("reason") or "")
             left_out[name] = f"{artifact.standing}{': ' if reason else ''}{reason}"
     return Choice([taken[name] for name in sorted(taken)], left_out)
+
+
+def _newest_sources(artifacts: Sequence[Artifact]) -> set[str]:
+    """The newest artifact of each name that was compiled."""
+    found: dict[str, str] = {}
+    for artifact in artifacts:
+        if not artifact.built_from:
+            found.setdefault(name_of(artifact), artifact.sha256)
+    return set(found.values())
 
 
 def name_of(artifact: Artifact) -> str:

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 from sqlmodel import Session
@@ -100,7 +101,10 @@ def withdraw_candidate(unit: Unit, settings: Settings, path: str) -> None:
 
 
 def variant_of(artifact: Artifact) -> str:
-    """What tells an artifact from another for the same target in a path: a fallback's runtime."""
+    """What tells an artifact from another for the same target in a path: a fallback's runtime, a twin's digest."""
+    if artifact.twin:
+        text = "\n".join(f"{key}={value}" for key, value in sorted(artifact.twin.items()))
+        return f"twin-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return artifact.runtime if artifact.fallback else ""
 
 

@@ -1,4 +1,4 @@
-"""``outrider artifact prove | trials | cancel``: artifacts in the cloud that this host's compiler could not run."""
+"""``outrider artifact prove | trials | cancel | build | engines``: artifacts in the cloud, on the devices that they are for."""
 
 from __future__ import annotations
 
@@ -20,11 +20,22 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @click.argument("version", metavar="NAME@VERSION")
 @click.option("--target", required=True, help="The target whose artifact is unproven.")
 @click.option("--device", default="", help="Which proving device.  [default: the first that can]")
+@click.option(
+    "--engine", default="", metavar="SHA256", help="An engine for twins that a builder made of it."
+)
 @click.option("--wait", is_flag=True, help="Wait for the verdict; exit status 1 unless proven.")
 @_JSON
 @remote_options
 def prove(
-    version: str, *, target: str, device: str, wait: bool, as_json: bool, server: str, token: str
+    version: str,
+    *,
+    target: str,
+    device: str,
+    engine: str,
+    wait: bool,
+    as_json: bool,
+    server: str,
+    token: str,
 ) -> int:
     """Try the unproven artifact of NAME@VERSION on a proving device.
 
@@ -38,7 +49,7 @@ def prove(
       outrider artifact prove detector@3 --target jetson-orin-nano --wait
     """
     remote = Remote.find(server, token)
-    sha256 = _unproven(remote, version, target)
+    sha256 = engine or _newest(remote, version, target)
     trial = remote.post(f"/artifacts/{sha256}/prove", {"device": device})
     if wait:
         trial = _watched(remote, trial)
@@ -82,13 +93,66 @@ def cancel(trial: str, *, as_json: bool, server: str, token: str) -> None:
     output.emit(ended, as_json=as_json, human=lambda: _print(ended))
 
 
-def _unproven(remote: Remote, version: str, target: str) -> str:
+@click.command()
+@click.argument("version", metavar="NAME@VERSION")
+@click.option("--target", required=True, help="The target whose artifact is built from.")
+@click.option("--device", default="", help="Which builder.  [default: the first that runs it]")
+@_JSON
+@remote_options
+def build(
+    version: str, *, target: str, device: str, as_json: bool, server: str, token: str
+) -> None:
+    """Order an engine of NAME@VERSION from a builder device that runs it, for its exact twins.
+
+    The engine comes over the device's own link and is checked against the digest that the device signed. It is
+    unproven until another device of the class has reproduced the golden vectors.
+
+    \b
+    Example:
+      outrider device builder jetson-7
+      outrider artifact build detector@3 --target jetson-orin-nano
+      outrider artifact engines
+      outrider artifact prove detector@3 --target jetson-orin-nano --engine SHA256
+    """
+    remote = Remote.find(server, token)
+    sha256 = _newest(remote, version, target)
+    ordered = remote.post(f"/artifacts/{sha256}/engine", {"device": device})
+    words = f"ordered from {ordered['device']}: {ordered['id']}"
+    output.emit(ordered, as_json=as_json, human=lambda: output.out.print(words, highlight=False))
+
+
+@click.command()
+@_JSON
+@remote_options
+def engines(*, as_json: bool, server: str, token: str) -> None:
+    """List engines that builders were ordered to make, newest first."""
+    found = Remote.find(server, token).get("/engines")
+    output.emit(
+        found,
+        as_json=as_json,
+        human=lambda: output.table(
+            "engines",
+            ["order", "artifact", "target", "builder", "state", "arrived", "engine's artifact", "why"],
+            [
+                [
+                    e["id"], f"{e['model']}@{e['version']}", e["target"], e["device"], e["state"],
+                    f"{e['progress'] * 100:.0f} %", e["derived"], e["reason"],
+                ]
+                for e in found
+            ],
+            empty="no engines yet; order one: outrider artifact build NAME@VERSION --target TARGET",
+        ),
+    )  # fmt: skip
+
+
+def _newest(remote: Remote, version: str, target: str) -> str:
     model, at, number = version.partition("@")
     if not at:
         raise click.BadParameter(f"expected NAME@VERSION, for instance digits@1, found {version!r}")
     found = remote.get("/artifacts", model=model, version=number)
     newest: dict[str, Any] | None = next(
-        (a for a in found if a["target"] == target and not a["fallback"]), None
+        (a for a in found if a["target"] == target and not a["fallback"] and not a["built_by"]),
+        None,
     )
     if newest is None:
         known = ", ".join(sorted({a["target"] for a in found})) or "none"
@@ -127,4 +191,4 @@ def _figure(trial: dict[str, Any], name: str, form: str) -> str:
     return "" if value is None else form.format(value)
 
 
-COMMANDS: tuple[click.Command, ...] = (prove, trials, cancel)
+COMMANDS: tuple[click.Command, ...] = (prove, trials, cancel, build, engines)

@@ -72,6 +72,7 @@ class Device:
         self._order = itertools.count()
         self._heap: list[tuple[float, int, int, ev.Event]] = []
         self.workers: dict[int, dict[str, Any]] = {}
+        self.engines: dict[str, bytes] = {}
         self.boot()
 
     # --- life ------------------------------------------------------------------------------------
@@ -282,6 +283,30 @@ class Device:
                 manifest_runtime="litert",
             )
         )
+
+    # --- engines for twins -----------------------------------------------------------------------
+
+    def _on_buildfortwins(self, c: cmd.BuildForTwins) -> None:
+        data = self.disk.slots.get(c.model, {}).get(c.slot, b"")
+        assert hashlib.sha256(data).hexdigest() == c.sha256
+        engine = b"engine of " + data
+        self.engines[hashlib.sha256(engine).hexdigest()] = engine
+        self._post(
+            ev.EngineReady(
+                order=c.order,
+                artifact=c.sha256,
+                engine=hashlib.sha256(engine).hexdigest(),
+                length_bytes=len(engine),
+                environment={"tensorrt": "10.3"},
+                host_code=False,
+            ),
+            30.0,
+        )
+
+    def _on_readengine(self, c: cmd.ReadEngine) -> None:
+        for index in c.indices:
+            data = self.engines[c.engine][index * c.block_size_bytes :][: c.block_size_bytes]
+            self._post(ev.EngineRead(order=c.order, engine=c.engine, index=index, data=data))
 
     # --- workers ---------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from cloud.services.views.artifacts import (
 )
 from cloud.services.views.campaigns import CampaignLine, campaign, campaigns
 from cloud.services.views.device import DeviceView, WindowLine, device, windows
+from cloud.services.views.engines import EngineLine, engine, engines
 from cloud.services.views.fleet import (
     DeviceLine,
     EventLine,
@@ -53,6 +54,7 @@ __all__ = [
     "CampaignLine",
     "DeviceLine",
     "DeviceView",
+    "EngineLine",
     "EventLine",
     "FleetView",
     "JobLine",
@@ -71,6 +73,8 @@ __all__ = [
     "device",
     "device_line",
     "devices",
+    "engine",
+    "engines",
     "events",
     "fleet",
     "job",

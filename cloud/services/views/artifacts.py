@@ -46,6 +46,7 @@ class ArtifactLine(View, frozen=True):
         status: ``accepted``, ``unproven`` or ``rejected`` by the compiling host; ``proven`` by `proved_by`.
         samples_needed: with weak evidence, how many labelled samples would decide; None when not known.
         fallback: it stands in for the target's first choice.
+        twin, built_by: of an engine that a builder made: what its twins have in common, and who built it.
         metric: name, value and the fp32 model's value.
         trial: the newest trial on a proving device; None when there was none.
         measured: what devices measured, by hardware class; it replaces the compiling host's estimates.
@@ -66,6 +67,8 @@ class ArtifactLine(View, frozen=True):
     fallback: bool
     proved_by: str
     proved_at: float | None
+    twin: dict[str, str]
+    built_by: str
     size_bytes: int
     metric: dict[str, Any]
     latency_ms_p50: float
@@ -136,6 +139,8 @@ def _artifact(row: Artifact, newest: Trial | None, measured: Sequence[Figure]) -
         fallback=row.fallback,
         proved_by=row.proved_by,
         proved_at=row.proved_at,
+        twin=dict(row.twin),
+        built_by=row.built_by,
         size_bytes=row.size_bytes,
         metric=dict(manifest.get("metric", {})),
         latency_ms_p50=float(manifest.get("latency_ms_p50", 0.0)),

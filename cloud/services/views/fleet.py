@@ -72,7 +72,7 @@ class DeviceLine(View, frozen=True):
     """One device in the fleet's list.
 
     Attributes:
-        proving_class: the hardware class that it is a proving device of; empty: none.
+        proving_class, builder_class: the hardware class that it is a proving device, or a builder, of; empty: none.
     """
 
     id: str
@@ -86,6 +86,7 @@ class DeviceLine(View, frozen=True):
     buffered: int
     assignment_counter: int
     proving_class: str
+    builder_class: str
     drifting: bool
     models: list[ModelLine]
 
@@ -205,6 +206,7 @@ def _device_line(row: Device, models: list[ModelLine]) -> DeviceLine:
         buffered=row.buffered,
         assignment_counter=row.assignment_counter,
         proving_class=row.proving_class,
+        builder_class=row.builder_class,
         drifting=any(m.drift.device_changed or m.drift.registry_changed for m in models),
         models=models,
     )

@@ -4,6 +4,7 @@ from fleet.registry.repositories.access import Access
 from fleet.registry.repositories.audit import Audit
 from fleet.registry.repositories.campaigns import Campaigns
 from fleet.registry.repositories.devices import Devices
+from fleet.registry.repositories.engines import Engines
 from fleet.registry.repositories.models import Models
 from fleet.registry.repositories.proving import Proving
 from fleet.registry.repositories.rollouts import Rollouts
@@ -15,6 +16,7 @@ __all__ = [
     "Audit",
     "Campaigns",
     "Devices",
+    "Engines",
     "Models",
     "Proving",
     "Rollouts",

@@ -11,6 +11,7 @@ from fleet.registry.tables.devices import (
     DeviceKey,
     DeviceModel,
 )
+from fleet.registry.tables.engines import EngineBuild
 from fleet.registry.tables.models import (
     Artifact,
     Job,
@@ -41,6 +42,7 @@ __all__ = [
     "DeviceKey",
     "DeviceModel",
     "DriftState",
+    "EngineBuild",
     "Job",
     "LoginSession",
     "ModelVersion",

@@ -79,6 +79,8 @@ class Artifact(Row, table=True):
         result: the target's entry of the compile report (figures, candidates).
         proved_by, proved_at, trial: the proving device whose signed figures proved it, and in which
             trial; empty for what the compiling host itself accepted.
+        twin: what a device's environment must be to run it; empty for what is not tied to twins.
+        built_from, built_by: of an engine for twins: the artifact that it was built from, and the device.
     """
 
     __tablename__: ClassVar[str] = "artifact"
@@ -108,6 +110,9 @@ class Artifact(Row, table=True):
     proved_by: str = ""
     proved_at: float | None = None
     trial: str = ""
+    twin: dict[str, str] = json_dict()
+    built_from: str = ""
+    built_by: str = ""
 
     @property
     def standing(self) -> str:

@@ -16,12 +16,14 @@ from sqlmodel import Session
 from support.registry_rows import NOW, job, populate, rollout, trial
 
 from fleet.registry import engine as registry
-from fleet.registry.tables import Campaign, RolloutDevice
+from fleet.registry.tables import Campaign, EngineBuild, RolloutDevice
 from fleet.registry.tables.campaigns import CAMPAIGN_STATES
+from fleet.registry.tables.engines import ENGINE_STATES
 from fleet.registry.tables.models import JOB_STATES
 from fleet.registry.tables.proving import TRIAL_STATES
 from fleet.registry.tables.rollouts import MEMBER_STATES, ROLLOUT_STATES
 from ota.proving.campaign import CAMPAIGN
+from ota.proving.engine import ENGINE
 from ota.proving.trial import TRIAL
 from ota.rollout.tables import DEVICE, ROLLOUT
 
@@ -62,11 +64,20 @@ def a_campaign(state: str) -> Any:
     )  # fmt: skip
 
 
+def an_engine(state: str) -> Any:
+    ended = None if state in {"ordered", "receiving"} else NOW
+    return EngineBuild(
+        id="e", artifact="a1", model="m", version="1", target="t", device="d1", hardware_class="h",
+        state=state, derived="a1", created_at=NOW, created_by="x", finished_at=ended,
+    )  # fmt: skip
+
+
 CASES = {
     "rollout": (ROLLOUT_STATES, closure(values(ROLLOUT.pairs())), lambda s: rollout("r2", state=s)),
     "member": (MEMBER_STATES, closure(values(DEVICE.pairs())), member),
     "job": (JOB_STATES, JOB_PAIRS, a_job),
     "campaign": (CAMPAIGN_STATES, closure(values(CAMPAIGN.pairs())), a_campaign),
+    "engine": (ENGINE_STATES, closure(values(ENGINE.pairs())), an_engine),
     "trial": (TRIAL_STATES, closure(values(TRIAL.pairs())), a_trial),
 }
 
@@ -91,8 +102,10 @@ def test_exactly_the_listed_transitions_pass(session: Session, what: str) -> Non
             row.state = new
             if what == "campaign":
                 row.decided_at = NOW if new in {"started", "dismissed"} else None
-            if what in {"job", "trial"}:
-                row.finished_at = None if new in {"queued", "running"} else NOW
+            if what in {"job", "trial", "engine"}:
+                row.finished_at = (
+                    None if new in {"queued", "running", "ordered", "receiving"} else NOW
+                )
             try:
                 session.flush()
                 passed.add((old, new))
