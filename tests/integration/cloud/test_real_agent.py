@@ -22,10 +22,10 @@ from support.mqtt_device import assign
 
 from agent.errors import WorkerLostError
 from cloud.gateway import enrol_server
-from cloud.services import artifacts, enrolment, proving, releases
+from cloud.services import artifacts, engines, enrolment, proving, releases
 from fleet.artifact import package
-from fleet.registry.repositories import Models, Proving, Telemetry
-from fleet.registry.tables import ModelVersion, Trial
+from fleet.registry.repositories import Devices, Engines, Models, Proving, Telemetry
+from fleet.registry.tables import EngineBuild, ModelVersion, Trial
 
 pytestmark = pytest.mark.slow
 
@@ -237,3 +237,24 @@ def test_a_proving_device_proves_a_candidate_that_never_answers(device: Agent):
     with context.read() as session:
         assert Models(session).find_artifact(found.artifact).standing == "proven"
     assert releases.create(context, model="digits", version="2", by="ann").left_out == {}
+
+
+def test_a_device_without_a_builder_says_so_over_its_own_link(device: Agent):
+    context = device.house.context
+    push(device, artifact(), "1")
+    device.start()
+    device.serves("1")
+    with context.unit() as unit:
+        row = Devices(unit.session).get(device.device)
+        row.builder_class = row.hardware_class
+        artifacts_of = Models(unit.session).artifacts("digits")
+        artifacts_of[0].hardware_classes = [row.hardware_class]
+    order = engines.order(context, artifacts_of[0].sha256, by="ann").id
+
+    def ended() -> EngineBuild | None:
+        with context.read() as session:
+            found = Engines(session).get(order)
+        return found if found.finished_at else None
+
+    found = eventually(ended, "the device answers", 60)
+    assert (found.state, found.reason.split(":")[0]) == ("refused", "agent.no_builder")

@@ -16,6 +16,7 @@ from support.commands import Run
 from support.installation import eventually
 
 from cloud.auth.roles import Role
+from fleet.registry.tables import Campaign, EngineBuild
 from fleet.wire import envelope
 
 Client = Callable[[Role | None], httpx.Client]
@@ -115,3 +116,51 @@ def test_the_commands(run: Run, cloud: Cloud) -> None:
     assert "2345 samples would decide" in created
     assert "there is nothing to prove" in run(*words).err
     assert "prover proves nothing" in run("device", "proving", "prover", "--off").out
+
+
+def test_builders_by_the_api_and_the_commands(run: Run, cloud: Cloud, client: Client) -> None:
+    device, sha256 = fleet(cloud)
+    viewer, operator = client(Role.VIEWER), client(Role.OPERATOR)
+    assert viewer.post(f"{V1}/devices/prover/builder", json={}).status_code == 403
+    assert viewer.post(f"{V1}/artifacts/{sha256}/engine", json={}).status_code == 403
+    assert "what its engines depend on" in run("device", "builder", "prover").err
+    device.connect(
+        environment={"device_name": "a", "compute_capability": "8.7", "l4t": "36", "tensorrt": "10"}
+    )
+    assert f"builds engines for {clouds.HARDWARE}" in run("device", "builder", "prover").out
+    refused = run("artifact", "build", "digits@1", "--target", "onnx-cpu")
+    assert "that runs digits@1, found prover" in refused.err
+    with cloud.context.unit() as unit:
+        unit.session.add(
+            EngineBuild(
+                id="b1", artifact=sha256, model="digits", version="1", target="onnx-cpu",
+                device="prover", hardware_class=clouds.HARDWARE, created_at=unit.now,
+                created_by="ann", heard_at=unit.now,
+            )
+        )  # fmt: skip
+    assert operator.get(f"{V1}/engines/b1").json()["state"] == "ordered"
+    assert "b1" in run("artifact", "engines").out
+    assert operator.post(f"{V1}/engines/b1/cancel").json()["state"] == "cancelled"
+    assert operator.post(f"{V1}/engines/ghost/cancel").status_code == 404
+
+
+def test_campaigns_by_the_commands(run: Run, cloud: Cloud, client: Client) -> None:
+    fleet(cloud)
+    assert "every artifact in use fits" in run("campaign", "list").out
+    affected = [{"sha256": "a" * 64, "model": "digits", "version": "1", "target": "onnx-cpu", "built_for": "1"}]  # fmt: skip
+    with cloud.context.unit() as unit:
+        for name in ("c1", "c2"):
+            unit.session.add(
+                Campaign(
+                    id=name, hardware_class="h", runtime="onnxruntime", version=name, state="open",
+                    artifacts=affected, devices=2, noticed_at=unit.now, raised_at=unit.now,
+                )
+            )  # fmt: skip
+    assert "c1" in run("campaign", "list").out
+    assert "built for" in run("campaign", "show", "c1").out
+    assert client(Role.OPERATOR).post(f"{V1}/campaigns/c1/start").status_code == 403
+    started = run("campaign", "start", "c1", "--json").document
+    assert (started["state"], list(started["jobs"])) == ("started", ["digits@1"])
+    assert run("campaign", "dismiss", "c2", "--json").document["state"] == "dismissed"
+    assert run("campaign", "start", "c2").code == 1
+    assert run("campaign", "show", "ghost").code == 1
