@@ -20,7 +20,9 @@ from cloud import context as contexts
 from cloud.compiler_process import CompilerProcess, Progress, Request
 from cloud.compiling import CompileRunner
 from cloud.errors import CompileError
-from cloud.services import jobs, models, releases, views
+from cloud.services import cohorts, jobs, models, proving, releases, views
+from cloud.services.cohorts import Cohort
+from fleet.wire.messages import RuntimeInfo
 
 CHILD = """
 import asyncio, sys
@@ -60,7 +62,7 @@ def work_off(cloud: Cloud, *job_ids: str) -> None:
     async def run() -> None:
         runner = CompileRunner(cloud.context)
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(300):
                 while any(job(cloud, each).finished_at is None for each in job_ids):
                     assert runner.running
                     await asyncio.sleep(0.05)
@@ -85,6 +87,43 @@ def test_a_job_ends_with_an_artifact_that_can_be_released(cloud: Cloud) -> None:
     assert artifact.metric["value"] >= artifact.metric["reference"] - 0.05
     assert artifact.features
     assert cloud.context.blobs.size(artifact.sha256) == artifact.size_bytes
+
+
+@pytest.mark.slow
+def test_a_real_engine_is_unproven_its_fallback_is_released_and_promotion_adds_it(
+    cloud: Cloud,
+) -> None:
+    work_off(cloud, submit(cloud, "rtx-ada"))
+    with cloud.context.read() as session:
+        found = {
+            artifact.fallback: artifact for artifact in views.artifacts(session, "digits", "1")
+        }
+    engine, fallback = found[False], found[True]
+    assert (engine.status, engine.runtime) == ("unproven", "tensorrt-rtx")
+    assert (fallback.status, fallback.runtime, fallback.target) == ("accepted", "onnxruntime", "rtx-ada")  # fmt: skip
+    created = releases.create(cloud.context, model="digits", version="1", by="ann")
+    assert list(created.left_out) == ["rtx-ada"]
+    runtimes = [RuntimeInfo(name=name, version="1.3.0") for name in ("onnxruntime", "tensorrt-rtx")]
+    device = clouds.enrol(cloud, "bench", keys=True, hardware_class="rtx-ada", runtimes=runtimes)
+    device.connect()
+
+    def variant() -> str:
+        with cloud.context.read() as session:
+            (member,) = cohorts.resolve(session, Cohort(devices=["bench"]), "digits@1")
+        return member.artifact.sha256 if member.artifact else ""
+
+    assert variant() == fallback.sha256
+    with cloud.context.unit() as unit:
+        proving.name(unit, "bench", on=True, by="op")
+    proving.prove(cloud.context, engine.sha256, by="ann")
+    device.fetch()
+    figures = {
+        "golden_cosine_min": 1.0, "golden_max_abs": 0.0, "latency_ms_p50": 0.1,
+        "latency_ms_p95": 0.2, "peak_memory_mib": 100.0,
+    }  # fmt: skip
+    device.tell("measured", figures=figures)
+    assert releases.create(cloud.context, model="digits", version="1", by="ann").left_out == {}
+    assert variant() == engine.sha256
 
 
 def test_a_job_that_cannot_be_done_says_why_and_the_next_one_goes_on(cloud: Cloud) -> None:
