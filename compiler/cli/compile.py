@@ -125,11 +125,15 @@ def _print(report: Report, out: Path) -> None:
 
 
 def _print_candidates(title: str, candidates: list[Candidate]) -> None:
+    shown = [c for c in candidates if c.verdict is not Verdict.PASSED or c.latency_ms is not None]
     output.table(
         title,
         ["recipe", "verdict", "selection", "held out", "loss", "SNR dB", "p50 ms", "KiB"],
-        [_row(candidate) for candidate in candidates],
+        [_row(candidate) for candidate in shown],
     )
+    if len(shown) < len(candidates):
+        hidden = f"  {len(candidates) - len(shown)} more variants that passed are in the report"
+        output.out.print(hidden, style="dim", highlight=False)
     for candidate in candidates:
         if candidate.verdict not in {Verdict.ACCEPTED, Verdict.PASSED}:
             why = f"  {candidate.recipe}: {_short(candidate.reason)}"
