@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from onnx_bias import corrected, rounded_weights
-from onnx_graph import Probe, activations, layers, progress, session, standing_for
+from onnx_graph import activations, in_parts, layers, progress, session, standing_for, walk
 from onnx_static import Ranges, Settings, only, quantize, said, unusable
 
 MOST_DB: Final = 200.0
@@ -138,13 +138,17 @@ def together(
         if (name := visible(model, node, there)) in floats and name in there
     }
     errors = {name: Error() for name in by_output}
-    reference = Probe(model, by_output, samples[0], optimized=False)
-    suspect = Probe(quantized, [there[name] for name in by_output], samples[0], optimized=False)
-    for index, feed in enumerate(samples):
-        progress(index, len(samples), "errors of layers")
-        pairs = zip(reference.values(feed), suspect.values(feed), strict=True)
-        for (name, expected), (_, found) in pairs:
-            errors[name].add(expected, found)
+    parts = in_parts(model, by_output, samples[0])
+    pairs = zip(
+        walk(model, parts, samples, optimized=False),
+        walk(
+            quantized, [[there[name] for name in part] for part in parts], samples, optimized=False
+        ),
+        strict=True,
+    )
+    for index, ((name, expected), (_, found)) in enumerate(pairs):
+        progress(index, len(samples) * len(by_output), "errors of layers")
+        errors[name].add(expected, found)
     return [
         {
             "name": node.name,

@@ -9,7 +9,7 @@ Laid beside the driver ``onnx_qdq``. Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ FOLLOWERS: Final = frozenset(
 )
 """What the quantizer quantizes only behind something that is quantized already, or folds into it."""
 
-_MOST_BYTES: Final = 192 << 20
+_MOST_BYTES: Final = 96 << 20
 _UNKNOWN_BYTES: Final = 8 << 20
 _SUFFIX: Final = "_DequantizeLinear_Output"
 
@@ -201,39 +201,36 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     return [found[index] for index in sorted(found)]
 
 
-class Probe:
-    """Runs a model so that the values of inner tensors can be read, a bounded number of bytes at a time."""
+def walk(
+    model: onnx.ModelProto,
+    parts: Sequence[Sequence[str]],
+    feeds: Sequence[dict[str, Any]],
+    *,
+    optimized: bool,
+) -> Iterator[tuple[str, Any]]:
+    """Values of a model's tensors: for each part, for each feed, for each tensor of the part.
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        tensors: Iterable[str],
-        feed: dict[str, Any],
-        *,
-        optimized: bool,
-    ) -> None:
-        """Make the tensors outputs, and group them by the bytes that they take for this feed."""
+    Each part is run for itself, as the runtime holds on to whatever is an output until a run ends.
+    """
+    inputs = {info.name for info in model.graph.input}
+    for part in parts:
         probed = onnx.ModelProto()
         probed.CopyFrom(model)
-        outputs = {info.name for info in probed.graph.output}
-        inputs = {info.name for info in probed.graph.input}
-        wanted = list(dict.fromkeys(tensors))
-        self._fed = [name for name in wanted if name in inputs]
-        computed = [name for name in wanted if name not in inputs]
-        probed.graph.output.extend(
-            onnx.helper.make_empty_tensor_value_info(name)
-            for name in computed
-            if name not in outputs
-        )
-        self._groups = groups(computed, sizes(model, feed))
-        self._session = session(probed, optimized=optimized)
+        computed = [name for name in part if name not in inputs]
+        del probed.graph.output[:]
+        probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, computed))
+        running = session(probed, optimized=optimized) if computed else None
+        for feed in feeds:
+            found = dict(zip(computed, running.run(computed, feed), strict=True)) if running else {}
+            for name in part:
+                yield name, found[name] if name in found else feed[name]
 
-    def values(self, feed: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Each tensor's values for one feed."""
-        for name in self._fed:
-            yield name, feed[name]
-        for group in self._groups:
-            yield from zip(group, self._session.run(group, feed), strict=True)
+
+def in_parts(
+    model: onnx.ModelProto, tensors: Iterable[str], feed: dict[str, Any]
+) -> list[list[str]]:
+    """Tensors in parts whose values take a bounded number of bytes when the inputs are as in the feed."""
+    return groups(tensors, sizes(model, feed))
 
 
 def sizes(model: onnx.ModelProto, feed: dict[str, Any]) -> dict[str, int]:

@@ -17,14 +17,15 @@ import onnx_compare
 import onnx_static
 import ranges as ranging
 from onnx_graph import (
-    Probe,
     activations,
+    in_parts,
     layers,
     operators,
     prepare,
     progress,
     read_samples,
     session,
+    walk,
 )
 
 INTEGERS = (2, 3)
@@ -59,18 +60,19 @@ def ranges(inputs: Path, outputs: Path, options: dict[str, Any]) -> dict[str, An
     """
     model = onnx.load(str(inputs / "model.onnx"))
     samples = read_samples(inputs / "samples.npz")
-    reader = Probe(model, activations(model), samples[0], optimized=True)
+    parts = in_parts(model, activations(model), samples[0])
     means = onnx_bias.Means(model)
-    done = iter(range(2 * len(samples)))
+    values = len(samples) * sum(map(len, parts))
+    seen = iter(range(2 * values))
 
     def passes() -> Iterator[tuple[str, Any]]:
-        for feed in samples:
-            at = next(done)
-            progress(at, 2 * len(samples), "ranges of activations")
-            for name, values in reader.values(feed):
-                if at < len(samples):
-                    means.add(name, values)
-                yield name, values
+        for name, array in walk(model, parts, samples, optimized=True):
+            at = next(seen)
+            if at < values:
+                means.add(name, array)
+            if at % len(samples) == 0:
+                progress(at, 2 * values, "ranges of activations")
+            yield name, array
 
     calibrators = dict.fromkeys(["minmax", *options["calibrators"]])
     document = ranging.document(
