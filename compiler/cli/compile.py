@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from compiler.errors import FolderError
+from compiler.recipes.catalog import CALIBRATORS
 from compiler.service import compile as compiling
 from compiler.service.output import PAGE as REPORT_PAGE
 from compiler.service.report import Candidate, Report, TargetReport, Verdict
@@ -50,6 +51,13 @@ _MARKS = {
     help="Try this recipe alone instead of the target's ladder; repeatable.",
 )
 @click.option(
+    "--calibrator",
+    "calibrators",
+    multiple=True,
+    type=click.Choice(CALIBRATORS),
+    help="Compare this calibrator alone; repeatable.",
+)
+@click.option(
     "--figures",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file of latencies that devices reported; they replace estimates of this host.",
@@ -63,6 +71,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | None,
     recipes: tuple[str, ...],
+    calibrators: tuple[str, ...],
     figures: Path | None,
     fresh: bool,
     as_json: bool,
@@ -97,6 +106,7 @@ def command(
         out=out,
         figures=figures,
         recipes=recipes,
+        calibrators=calibrators,
         fresh=fresh,
     )
     with output.progress() as progress:
