@@ -71,7 +71,7 @@ def relative_noise(expected: Sequence[Sequence[Any]], found: Sequence[Sequence[A
     for one, other in zip(zip(*expected, strict=True), zip(*found, strict=True), strict=True):
         reference = np.concatenate([np.ravel(array) for array in one]).astype(np.float64)
         answer = np.concatenate([np.ravel(array) for array in other]).astype(np.float64)
-        shares.append(Error.of(reference, answer).noise)
+        shares.append(Deviation.of(reference, answer).noise)
     return float(np.mean(shares))
 
 
@@ -82,7 +82,7 @@ def decibels(noise: float) -> float:
 
 
 @dataclass
-class Error:
+class Deviation:
     """Sums over values of a tensor that two models give."""
 
     signal: float = 0.0
@@ -92,11 +92,11 @@ class Error:
     max_abs: float = 0.0
 
     @classmethod
-    def of(cls, reference: Any, answer: Any) -> Error:
+    def of(cls, reference: Any, answer: Any) -> Deviation:
         """Of one pair of arrays."""
-        error = cls()
-        error.add(reference, answer)
-        return error
+        made = cls()
+        made.add(reference, answer)
+        return made
 
     def add(self, reference: Any, answer: Any) -> None:
         """Take in a pair of arrays with as many values each; what is not finite counts as zero there."""
@@ -137,7 +137,7 @@ def together(
         for node in layers(model)
         if (name := visible(model, node, there)) in floats and name in there
     }
-    errors = {name: Error() for name in by_output}
+    errors = {name: Deviation() for name in by_output}
     parts = in_parts(model, by_output, samples[0])
     pairs = zip(
         walk(model, parts, samples, optimized=False),
