@@ -157,13 +157,14 @@ def fp16(inputs: Path, outputs: Path, options: dict[str, Any]) -> dict[str, Any]
 
 def sensitivity(inputs: Path, _outputs: Path, options: dict[str, Any]) -> dict[str, Any]:
     """``model.onnx``, ``ranges.json``, ``samples.npz``: what each of ``layers`` costs when it alone is quantized."""
-    return onnx_compare.sensitivity(
+    found: dict[str, Any] = onnx_compare.sensitivity(
         onnx.load(str(inputs / "model.onnx")),
         onnx_static.Ranges.read(inputs / "ranges.json"),
         read_samples(inputs / "samples.npz"),
         onnx_static.Settings.of(options),
         options["layers"],
     )
+    return found
 
 
 def inspect(inputs: Path, _outputs: Path, _options: dict[str, Any]) -> dict[str, Any]:
