@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import onnx
 import pytest
 from hypothesis import given
@@ -97,21 +96,3 @@ def test_names_become_unique_and_the_first_of_each_stays(names: list[str]) -> No
     assert len(set(found)) == len(found)
     for name in set(names) - {""}:
         assert found[names.index(name)] == name
-
-
-def test_deviations_add_up_and_are_relative_to_the_signal() -> None:
-    compare = module("onnx_compare")
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(4, 1000))
-    b = a + rng.normal(size=a.shape) * 0.1
-    whole = compare.Deviation.of(a, b)
-    parts = compare.Deviation()
-    for one, other in zip(a, b, strict=True):
-        parts.add(one, other)
-    assert parts.noise == pytest.approx(whole.noise) == pytest.approx(0.01, rel=0.1)
-    assert compare.decibels(parts.noise) == pytest.approx(20, abs=0.5)
-    assert parts.cosine == pytest.approx(0.995, abs=1e-3)
-    assert parts.max_abs == pytest.approx(np.abs(a - b).max())
-    assert compare.decibels(compare.Deviation.of(a, a).noise) == compare.MOST_DB
-    nothing = compare.Deviation.of(np.zeros(3), np.full(3, np.nan))
-    assert (nothing.noise, nothing.cosine) == (0.0, 1.0)
