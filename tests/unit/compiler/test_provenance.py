@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import stat
 import zipfile
 from pathlib import Path
 
+import jsonschema
 import msgspec
 import pytest
 from hypothesis import given
@@ -27,6 +29,8 @@ from compiler.provenance.predicate import (
 from fleet.artifact import package
 from fleet.errors import OutriderError
 from ota.errors import UnattestedError, VerificationError
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +150,15 @@ def test_a_statement_in_another_form_is_no_traceback(attested: bytes) -> None:
     public = artifacts.host_key().public_key()
     with pytest.raises(AttestationError, match="with the version that made it"):
         verifying.verify(package.write(content), keys.by_id(public))
+
+
+def test_the_published_schema_holds_what_is_stated(attested: bytes) -> None:
+    schema = json.loads((DOCS / "reference" / "provenance.schema.json").read_text())
+    found = verifying.verify(attested, keys.trusted())
+    jsonschema.validate(found.statement.predicate, schema)
+    broken = found.statement.predicate | {"runDetails": {}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
 
 
 def test_other_hosts_are_known_by_their_public_keys(
