@@ -220,23 +220,25 @@ def test_an_input_that_nothing_can_be_fed_with_is_named(
 def test_a_text_input_is_called_that(tmp_path: Path) -> None:
     model = graph_of(node("Identity", "x", "y"))
     model.graph.input[0].CopyFrom(info("x", [1], TensorProto.STRING))
-    with pytest.raises(ModelError, match="input 'x': expected one of bool, .*found string"):
+    with pytest.raises(ModelError, match=r"input 'x': expected one of bool, .*found string"):
         read(tmp_path / "m.onnx", model)
 
 
+def wrapped(field: int, data: bytes) -> bytes:
+    """A field of a protobuf message that holds bytes."""
+    length, size = b"", len(data)
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return bytes([field << 3 | 2]) + length + bytes([size]) + data
+
+
 def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
-    body = helper.make_graph([node("Relu", "x", "t")], "g0", [], [info("t", [2])])
-    for depth in range(60):
-        inner = helper.make_node("If", ["c"], ["t"], then_branch=body, else_branch=body)
-        body = onnx.GraphProto(name=f"g{depth}", node=[inner], output=[info("t", [2])])
-        if len(body.SerializeToString()) > 1 << 20:
-            break
-        inner.attribute[1].ClearField("g")
-        inner.attribute[1].g.CopyFrom(helper.make_graph([], "e", [], [info("x", [2])]))
-        body = onnx.GraphProto(name=f"g{depth}", node=[inner], output=[info("t", [2])])
+    graph = b""
+    for _ in range(200):  # GraphProto.node, NodeProto.attribute, AttributeProto.g
+        graph = wrapped(1, wrapped(5, wrapped(6, graph)))
     path = tmp_path / "m.onnx"
-    path.write_bytes(branching(body).SerializeToString())
-    with pytest.raises(ModelError, match="nested too deeply|expected"):
+    path.write_bytes(b"\x08\x08" + wrapped(7, graph))
+    with pytest.raises(ModelError, match="nested too deeply"):
         reading.read(path)
 
 
@@ -244,11 +246,8 @@ def test_a_bomb_of_empty_nodes_costs_only_the_child(tmp_path: Path) -> None:
     model = model_folders.classifier()
     graph = model.graph.SerializeToString() + b"\x0a\x00" * (8 << 20)
     model.ClearField("graph")
-    length, size = b"", len(graph)
-    while size > 127:
-        length, size = length + bytes([size & 127 | 128]), size >> 7
     path = tmp_path / "m.onnx"
-    path.write_bytes(model.SerializeToString() + b"\x3a" + length + bytes([size]) + graph)
+    path.write_bytes(model.SerializeToString() + wrapped(7, graph))
     with pytest.raises(ModelError, match="expected"):
         onnx_model.load(path)
 
