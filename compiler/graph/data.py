@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compiler.errors import DataError
 from compiler.graph.npz import Array, Arrays, read

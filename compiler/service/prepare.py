@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 
 from compiler.errors import DataError, EvaluationError, MetricError
-from compiler.evaluate import child, metrics, probe, race, split
+from compiler.evaluate import child, evaluation, metrics, probe, race, split, unroll
 from compiler.evaluate.child import Asked, Evaluation
 from compiler.evaluate.race import Latency
 from compiler.evaluate.split import Split
-from compiler.graph import data, folder, onnx_model, signature
+from compiler.graph import data, folder, onnx_model, sequences, signature
 from compiler.graph.data import Array, Arrays, Samples
 from compiler.graph.folder import ModelFolder
 from compiler.graph.onnx_model import OnnxModel
@@ -47,6 +47,7 @@ class Prepared:
         content: the fp32 model as a package.
         reference: what was found of it, over all evaluation samples.
         split: how these are divided.
+        recorded: calibration data with the states of each step, of a model that has any.
         digests: sha256 of everything that came from the user.
     """
 
@@ -60,6 +61,7 @@ class Prepared:
     latency_ms: Latency | None
     split: Split
     digests: dict[str, str]
+    recorded: Path | None = None
 
     @property
     def source(self) -> Source:
@@ -87,7 +89,11 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
     described = folder.load(path)
     model = onnx_model.load(described.model)
     inputs = signature.input_specs(described, model.inputs)
-    calibration = data.samples(described.calibration, data.load(described.calibration), inputs)
+    recorded = _recorded(described, model, inputs, work=work / "unroll")
+    at = recorded or described.calibration
+    arrays = data.load(at)
+    sequences.check_declared(at, arrays, inputs, model.outputs)
+    calibration = data.samples(at, arrays, inputs)
     _check_evaluation(described, inputs)
     golden_inputs = _golden(calibration)
     feeds = [calibration.feed(0, 1), golden_inputs]
@@ -101,7 +107,7 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         golden_inputs=golden_inputs,
         golden_outputs=golden_outputs,
     )
-    asked = Asked(model_folder=path, part=split.EVERY, measure=True)
+    asked = Asked(model_folder=path, calibration=recorded, part=split.EVERY, measure=True)
     reference = child.evaluate(content, asked, work=work / "reference")
     if reference.result.error:
         raise _blame(reference.result.code)(f"the fp32 model: {reference.result.error}")
@@ -122,7 +128,18 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         latency_ms=race.run({"fp32": content}, work=work / "race").get("fp32"),
         split=_split(described, inputs, reference, digests["evaluation"]),
         digests=digests,
+        recorded=recorded,
     )
+
+
+def _recorded(
+    described: ModelFolder, model: OnnxModel, inputs: list[InputSpec], *, work: Path
+) -> Path | None:
+    """Calibration data of a model with states: the fp32 model rolled out over the sequences."""
+    sequences.check(described, inputs, model.outputs)
+    if not described.states:
+        return None
+    return unroll.record(model.data, described.calibration, inputs, described.states, work=work)
 
 
 def _split(
@@ -132,8 +149,8 @@ def _split(
     rows = reference.result.samples
     if described.metric.custom:
         return split.of(rows, sha256, divisible=rows > 0)
-    arrays = data.load(described.evaluation)
-    return split.of(data.samples(described.evaluation, arrays, inputs).count, sha256)
+    samples, _ = evaluation.hold(described, data.load(described.evaluation), inputs)
+    return split.of(samples.count, sha256, divisible=samples.count > 1)
 
 
 def _check_evaluation(described: ModelFolder, inputs: list[InputSpec]) -> None:
@@ -141,10 +158,10 @@ def _check_evaluation(described: ModelFolder, inputs: list[InputSpec]) -> None:
     arrays = data.load(described.evaluation)
     if described.metric.custom:
         return
-    samples = data.samples(described.evaluation, arrays, inputs)
+    samples, label = evaluation.hold(described, arrays, inputs)
     if metrics.get(described.metric).needs_label:
         rows = samples.count * samples.rows
-        metrics.check_labels(str(described.evaluation), arrays.get("label"), described.metric, rows)
+        metrics.check_labels(str(described.evaluation), label, described.metric, rows)
 
 
 def _golden(calibration: Samples) -> Arrays:
