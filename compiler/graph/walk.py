@@ -63,10 +63,12 @@ def texts(model: ModelProto) -> Iterator[object]:
     for graph in graphs(model):
         yield graph.name
         yield from (value.name for value in (*graph.input, *graph.output, *graph.value_info))
-    for named in (*tensors(model), *model.functions):
-        yield named.name
+    for tensor in tensors(model):
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
     for function in model.functions:
-        yield from (function.domain, *function.input, *function.output)
+        yield from (function.name, function.domain, *function.input, *function.output)
     yield from (imported.domain for imported in model.opset_import)
 
 

@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 
 from compiler.errors import DataError, EvaluationError, MetricError
-from compiler.evaluate import child, evaluation, metrics, probe, race, split, unroll
+from compiler.evaluate import child, evaluation, probe, race, split, unroll
 from compiler.evaluate.child import Asked, Evaluation
+from compiler.evaluate.evaluation import Checked
 from compiler.evaluate.race import Latency
 from compiler.evaluate.split import Split
-from compiler.graph import data, folder, onnx_model, sequences, signature
+from compiler.graph import data, folder, onnx_model, signature
 from compiler.graph.data import Array, Arrays, Samples
 from compiler.graph.folder import ModelFolder
 from compiler.graph.onnx_model import OnnxModel
@@ -89,12 +90,8 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
     described = folder.load(path)
     model = onnx_model.load(described.model)
     inputs = signature.input_specs(described, model.inputs)
-    recorded = _recorded(described, model, inputs, work=work / "unroll")
-    at = recorded or described.calibration
-    arrays = data.load(at)
-    sequences.check_declared(at, arrays, inputs, model.outputs)
-    calibration = data.samples(at, arrays, inputs)
-    _check_evaluation(described, inputs)
+    checked = evaluation.check(described, model, inputs)
+    calibration, recorded = _sampled(described, model, inputs, checked, work=work / "unroll")
     golden_inputs = _golden(calibration)
     feeds = [calibration.feed(0, 1), golden_inputs]
     one, golden_outputs = probe.run(model.data, feeds, work=work / "probe")
@@ -126,42 +123,33 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         content=content,
         reference=reference,
         latency_ms=race.run({"fp32": content}, work=work / "race").get("fp32"),
-        split=_split(described, inputs, reference, digests["evaluation"]),
+        split=_split(described, checked, reference, digests["evaluation"]),
         digests=digests,
         recorded=recorded,
     )
 
 
-def _recorded(
-    described: ModelFolder, model: OnnxModel, inputs: list[InputSpec], *, work: Path
-) -> Path | None:
-    """Calibration data of a model with states: the fp32 model rolled out over the sequences."""
-    sequences.check(described, inputs, model.outputs)
-    if not described.states:
-        return None
-    return unroll.record(model.data, described.calibration, inputs, described.states, work=work)
+def _sampled(
+    described: ModelFolder,
+    model: OnnxModel,
+    inputs: list[InputSpec],
+    checked: Checked,
+    *,
+    work: Path,
+) -> tuple[Samples, Path | None]:
+    """Calibration samples; of a model with states those that the fp32 model leaves on its way, and their file."""
+    if isinstance(checked.calibration, Samples):
+        return checked.calibration, None
+    path = unroll.record(model.data, described.calibration, inputs, described.states, work=work)
+    return data.samples(path, data.load(path), inputs), path
 
 
-def _split(
-    described: ModelFolder, inputs: list[InputSpec], reference: Evaluation, sha256: str
-) -> Split:
+def _split(described: ModelFolder, checked: Checked, reference: Evaluation, sha256: str) -> Split:
     """Rows of a custom metric are divided as they come; a built-in one's samples as the file has them."""
     rows = reference.result.samples
     if described.metric.custom:
         return split.of(rows, sha256, divisible=rows > 0)
-    samples, _ = evaluation.hold(described, data.load(described.evaluation), inputs)
-    return split.of(samples.count, sha256, divisible=samples.count > 1)
-
-
-def _check_evaluation(described: ModelFolder, inputs: list[InputSpec]) -> None:
-    """Find mistakes in evaluation data before anything is run."""
-    arrays = data.load(described.evaluation)
-    if described.metric.custom:
-        return
-    samples, label = evaluation.hold(described, arrays, inputs)
-    if metrics.get(described.metric).needs_label:
-        rows = samples.count * samples.rows
-        metrics.check_labels(str(described.evaluation), label, described.metric, rows)
+    return split.of(checked.evaluation_n, sha256)
 
 
 def _golden(calibration: Samples) -> Arrays:

@@ -224,6 +224,17 @@ def test_a_text_input_is_called_that(tmp_path: Path) -> None:
         read(tmp_path / "m.onnx", model)
 
 
+def test_a_location_that_is_no_text_is_told(tmp_path: Path) -> None:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    data = graph_of(add("x w", "y", "n"), initializers=[tensor]).SerializeToString()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data.replace(b"w.bin", b"w\xff\xfe\x80n"))
+    with pytest.raises(ModelError, match=r"names in UTF-8, found b'w"):
+        reading.read(path)
+
+
 def wrapped(field: int, data: bytes) -> bytes:
     """A field of a protobuf message that holds bytes."""
     length, size = b"", len(data)
