@@ -150,7 +150,11 @@ def judge(case: Any, driver: Driver) -> Outcome:
 
 def operator_of(case: str, first: str) -> str:
     """The operator that a case is about: for functions that were written out, the one in its name."""
-    return f"{case.removeprefix('test_').split('_expanded')[0]} (expanded)" if "_expanded" in case else first
+    return (
+        f"{case.removeprefix('test_').split('_expanded')[0]} (expanded)"
+        if "_expanded" in case
+        else first
+    )
 
 
 def sample_of(case: Any, model: OnnxModel) -> dict[str, Any]:

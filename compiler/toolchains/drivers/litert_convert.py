@@ -102,7 +102,9 @@ class Reference:
         return False
 
 
-def convert(source: Any, samples: list[Feed], shapes: dict[str, list[int]], work: Path) -> tuple[bytes, Fit]:
+def convert(
+    source: Any, samples: list[Feed], shapes: dict[str, list[int]], work: Path
+) -> tuple[bytes, Fit]:
     """A float LiteRT file of a model, and how it is bound.
 
     Args:
@@ -163,7 +165,9 @@ def set_output_shapes(model: Any, answers: Sequence[dict[str, Any]]) -> None:
             )
         shape = seen.pop()
         if 0 in shape:
-            raise ConversionError(f"output {info.name}: expected values, found the empty shape {list(shape)}")
+            raise ConversionError(
+                f"output {info.name}: expected values, found the empty shape {list(shape)}"
+            )
         dims = info.type.tensor_type.shape.dim
         del dims[:]
         for size in shape:
@@ -205,7 +209,10 @@ def simplify(model: Any) -> Any:
     except Exception:  # noqa: BLE001 - the simplifier is a help, not a need
         simplified, valid = model, False
     names = ([i.name for i in model.graph.input], [o.name for o in model.graph.output])
-    same = names == ([i.name for i in simplified.graph.input], [o.name for o in simplified.graph.output])
+    same = names == (
+        [i.name for i in simplified.graph.input],
+        [o.name for o in simplified.graph.output],
+    )
     # The converter falls back to shapes computed at run time where a tensor's shape is not written down.
     found: Any = onnx.shape_inference.infer_shapes(simplified if valid and same else model)
     return found

@@ -250,7 +250,9 @@ def dequantized(array: Any, detail: dict[str, Any]) -> Any:
     """The real values of a tensor."""
     scale, zero = detail["quantization"]
     if scale and np.issubdtype(array.dtype, np.integer):
-        return ((array.astype(np.float32) - np.float32(zero)) * np.float32(scale)).astype(np.float32)
+        return ((array.astype(np.float32) - np.float32(zero)) * np.float32(scale)).astype(
+            np.float32
+        )
     return array
 
 

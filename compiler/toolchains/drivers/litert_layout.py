@@ -125,7 +125,7 @@ def probe_feeds(samples: Sequence[Feed], seed: int, many: int = PROBES) -> Itera
 def _like(pool: Any, sample: Any, at: int, rng: np.random.Generator) -> Any:
     kind = sample.dtype.kind
     if kind == "b":
-        return rng.random(sample.shape) < 0.5  # noqa: PLR2004 - either
+        return rng.random(sample.shape) < 0.5
     if not pool.size:
         return sample.copy()
     if kind != "f":

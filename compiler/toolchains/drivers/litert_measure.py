@@ -72,9 +72,7 @@ def sensitivity(
             print(f"{name}: {said(error)}")
             continue
         noise = relative_noise(expected, answers)
-        parts.append(
-            {"name": name, "op": layers[name], "noise": noise, "snr_db": decibels(noise)}
-        )
+        parts.append({"name": name, "op": layers[name], "noise": noise, "snr_db": decibels(noise)})
     progress(len(names), len(names), "sensitivity")
     return parts
 
@@ -121,7 +119,9 @@ def weights(file: LiteRtFile) -> dict[str, dict[str, Any]]:
     found = [
         (name, tensor)
         for name, tensor in file.constants.items()
-        if tensor.type == schema.TensorType.FLOAT32 and tensor.shape is not None and len(tensor.shape) > 1
+        if tensor.type == schema.TensorType.FLOAT32
+        and tensor.shape is not None
+        and len(tensor.shape) > 1
     ]
     found.sort(key=lambda one: (-int(np.prod(one[1].shape)), one[0]))
     shown = {}

@@ -105,9 +105,7 @@ def quantize(file: LiteRtFile, settings: Settings, ranges: Ranges | None = None)
     )
 
 
-def _attempt(
-    file: LiteRtFile, settings: Settings, ranges: Ranges | None, found: Quantized
-) -> None:
+def _attempt(file: LiteRtFile, settings: Settings, ranges: Ranges | None, found: Quantized) -> None:
     from ai_edge_quantizer import quantizer
 
     rules = recipe(file, settings, frozenset(found.fallen))
@@ -245,9 +243,7 @@ def recipe(
     elif settings.mode == "weight_only":
         manager.add_weight_only_config(".*", every, bits, algorithm_key=algorithm)
     elif settings.mode == "fp16":
-        manager.add_weight_only_config(
-            ".*", every, 16, algorithm_key=AlgorithmName.FLOAT_CASTING
-        )
+        manager.add_weight_only_config(".*", every, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
     else:
         raise ValueError(
             f"expected the mode static, dynamic, weight_only or fp16, found {settings.mode!r}"
@@ -313,7 +309,10 @@ def spared(file: LiteRtFile, kept: frozenset[str]) -> tuple[frozenset[str], froz
         for name in moves
         if (given | after_start).intersection(operators[name].inputs)
         and (wanted | before_end).intersection(operators[name].outputs)
-        and (given.intersection(operators[name].inputs) or wanted.intersection(operators[name].outputs))
+        and (
+            given.intersection(operators[name].inputs)
+            or wanted.intersection(operators[name].outputs)
+        )
     }
     ends = set()
     if wanted & starts_at:
