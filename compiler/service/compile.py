@@ -17,7 +17,7 @@ from compiler.graph import folder
 from compiler.provenance import attest, keys
 from compiler.recipes import catalog as recipes
 from compiler.recipes.catalog import Recipe
-from compiler.service import decide, figures, host, kept, output, page, prepare, report
+from compiler.service import decide, figures, host, kept, output, page, prepare, report, statement
 from compiler.service.decide import Decision
 from compiler.service.figures import Figures
 from compiler.service.prepare import Prepared
@@ -168,17 +168,7 @@ class _Job:
         attested = attest.attest(
             decision.package,
             keys.signer(),
-            parameters={
-                "target": target.name,
-                "recipe": decision.chosen.recipe,
-                "metric": prepared.folder.metric.name,
-                "budget": prepared.folder.metric.budget,
-            },
-            dependencies={
-                **prepared.digests,
-                **{f"toolchain:{name}": digest for name, digest in decision.built.tools.items()},
-            },
-            builder={"outrider": version_of("outrider")},
+            statement.provenance(prepared, target, decision.chosen),
         )
         data = package.write(attested)
         parts = [prepared.folder.name, prepared.version, target.name, suffix]

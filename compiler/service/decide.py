@@ -126,6 +126,7 @@ def _held_out(screen: Screen, one: Screened, named: int) -> Evaluation:
         raise EvaluationError(f"{one.variant.name}: expected a built candidate, found none")
     asked = Asked(
         model_folder=prepared.folder.path,
+        calibration=prepared.recorded,
         reference=prepared.reference.folder,
         part=split.HELD_OUT,
         split=prepared.split,
