@@ -70,6 +70,9 @@ def _figures(gate: Gate, candidate: Candidate) -> GateFigures:
         found = {"cosine_min": candidate.parity.cosine_min, "max_abs": candidate.parity.max_abs}
     elif gate.name == "size":
         found = {"size_bytes": candidate.payload_size_bytes}
+    elif gate.name == "speed" and candidate.latency_ms:
+        latency = candidate.latency_ms
+        found = {"latency_ms_p50": latency.p50, "latency_ms_p95": latency.p95}
     elif gate.name == "memory":
         found = {"peak_memory_mib": candidate.peak_memory_mib}
     return GateFigures(
