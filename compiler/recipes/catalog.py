@@ -74,7 +74,7 @@ def load() -> dict[str, Recipe]:
     for path in sorted(HERE.glob("*.toml")):
         top = strict.read(path, error=CatalogError)
         tables |= {name: top.table(name) for name in top.keys()}  # noqa: SIM118 - a Table
-    finishing = {n for n, t in tables.items() if t.choice("backend", BACKENDS) == "finish"}
+    finishing = [n for n, t in tables.items() if t.choice("backend", BACKENDS) == "finish"]
     found = {name: _recipe(name, tables[name]) for name in tables if name not in finishing}
     return found | {name: _finishing(name, tables[name], found) for name in finishing}
 

@@ -7,6 +7,7 @@ again. Some work on bytes, as damage does; others on the parsed message, as an a
 from __future__ import annotations
 
 import io
+import os
 import random
 import zipfile
 from collections.abc import Callable, Sequence
@@ -21,8 +22,8 @@ from support import model_folders
 from support.model_folders import info
 
 MODELS = Path(__file__).parent.parent / "data" / "models"
-CORPUS = Path(__file__).parents[3] / "shared" / "corpus" / "dev"
-MAX_SEED_BYTES = 512 << 10
+CORPUS = Path(os.environ.get("OUTRIDER_CORPUS") or Path(__file__).parents[3] / "shared/corpus/dev")
+MAX_SEED_BYTES = 1536 << 10
 
 NUMBERS = (
     -(1 << 63), -(1 << 31), -1, 0, 1, 2, 3, 7, 255, 1 << 16, 1 << 31, 1 << 40, (1 << 62) + 1, (1 << 63) - 1,
