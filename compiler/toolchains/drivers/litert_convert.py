@@ -9,8 +9,11 @@ Laid beside the driver ``litert``. Rules:
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +24,7 @@ from litert_file import LiteRtFile, interpreter, quantized
 from litert_layout import Feed, Order
 
 SEED: Final = 20
+_TRIAL_S: Final = 120
 _FEW: Final = 4
 """Operators that a refusal lists when it cannot name one."""
 
@@ -47,8 +51,13 @@ class Fit:
 class Reference:
     """The ONNX model in ONNX Runtime, and what it says to samples and probes."""
 
-    def __init__(self, model: Any, samples: Sequence[Feed]) -> None:
+    def __init__(self, model: Any, samples: Sequence[Feed], declared: dict[str, list[int]]) -> None:
         """Run a model over samples, and over probes where it takes them.
+
+        Args:
+            model: with inputs of fixed shape.
+            samples: feeds of one shape.
+            declared: shapes that outputs must have, where the model says them.
 
         Raises:
             ConversionError: ONNX Runtime cannot run the model.
@@ -68,6 +77,7 @@ class Reference:
             raise ConversionError(f"ONNX Runtime cannot run the model: {said(error)}") from None
         self.inputs = [node.name for node in self._session.get_inputs()]
         self.outputs = [node.name for node in self._session.get_outputs()]
+        self._declared = dict(declared)
         for forms in layout.probe_feeds(samples, SEED):
             for feed in forms:
                 if self._take(feed):
@@ -78,6 +88,8 @@ class Reference:
             answer = self.run(feed)
         except Exception:  # noqa: BLE001 - not every value is an input that the model takes
             return False
+        if any(list(answer[n].shape) != shape for n, shape in self._declared.items()):
+            return False  # not every value is one that keeps the model's own word
         self.feeds.append(feed)
         self.answers.append(answer)
         return True
@@ -102,7 +114,9 @@ class Reference:
         return False
 
 
-def convert(source: Any, samples: list[Feed], shapes: dict[str, list[int]], work: Path) -> tuple[bytes, Fit]:
+def convert(
+    source: Any, samples: list[Feed], shapes: dict[str, list[int]], work: Path
+) -> tuple[bytes, Fit]:
     """A float LiteRT file of a model, and how it is bound.
 
     Args:
@@ -114,8 +128,9 @@ def convert(source: Any, samples: list[Feed], shapes: dict[str, list[int]], work
     Raises:
         ConversionError: no file answers as the model does.
     """
+    declared = declared_shapes(source)
     model = fix_shapes(source, shapes)
-    reference = Reference(model, samples)
+    reference = Reference(model, samples, declared)
     set_output_shapes(model, reference.answers)
     model = simplify(narrowed(model))
     problems = []
@@ -149,11 +164,22 @@ def fix_shapes(model: Any, shapes: dict[str, list[int]]) -> Any:
     return model
 
 
+def declared_shapes(model: Any) -> dict[str, list[int]]:
+    """Shapes of the outputs that the model says in numbers."""
+    found = {}
+    for info in model.graph.output:
+        if info.type.tensor_type.HasField("shape"):
+            dims = info.type.tensor_type.shape.dim
+            if all(dim.HasField("dim_value") for dim in dims):
+                found[info.name] = [dim.dim_value for dim in dims]
+    return found
+
+
 def set_output_shapes(model: Any, answers: Sequence[dict[str, Any]]) -> None:
     """Write down the shapes that the outputs turn out to have.
 
     Raises:
-        ConversionError: one depends on the inputs' values: a LiteRT file would have to guess it.
+        ConversionError: one holds no values, or depends on the inputs' values: a file would have to guess it.
     """
     for info in model.graph.output:
         seen = {answer[info.name].shape for answer in answers}
@@ -163,7 +189,9 @@ def set_output_shapes(model: Any, answers: Sequence[dict[str, Any]]) -> None:
             )
         shape = seen.pop()
         if 0 in shape:
-            raise ConversionError(f"output {info.name}: expected values, found the empty shape {list(shape)}")
+            raise ConversionError(
+                f"output {info.name}: expected values, found the empty shape {list(shape)}"
+            )
         dims = info.type.tensor_type.shape.dim
         del dims[:]
         for size in shape:
@@ -205,7 +233,10 @@ def simplify(model: Any) -> Any:
     except Exception:  # noqa: BLE001 - the simplifier is a help, not a need
         simplified, valid = model, False
     names = ([i.name for i in model.graph.input], [o.name for o in model.graph.output])
-    same = names == ([i.name for i in simplified.graph.input], [o.name for o in simplified.graph.output])
+    same = names == (
+        [i.name for i in simplified.graph.input],
+        [o.name for o in simplified.graph.output],
+    )
     # The converter falls back to shapes computed at run time where a tensor's shape is not written down.
     found: Any = onnx.shape_inference.infer_shapes(simplified if valid and same else model)
     return found
@@ -294,6 +325,7 @@ def fit(content: bytes, reference: Reference, keep: Sequence[str]) -> Fit:
     Raises:
         ConversionError: no order does, or it cannot be told which one.
     """
+    endure(content, lambda: _fit(content, reference, keep, kernels="default"))
     found = _fit(content, reference, keep, kernels="default")
     if found.difference > layout.TOLERANCE:
         # Fused and vectorized kernels round elsewhere; the file itself may still be right.
@@ -305,6 +337,30 @@ def fit(content: bytes, reference: Reference, keep: Sequence[str]) -> Fit:
             f"expected at most {layout.TOLERANCE:.0e}"
         )
     return found
+
+
+def endure(content: bytes, trial: Callable[[], object]) -> None:
+    """Run a file in a process of its own first, if it has types that some kernels abort on.
+
+    Kernels for 8- and 16-bit integers take them for quantized numbers, and end the process when they have no scale.
+
+    Raises:
+        ConversionError: the process ended by a signal.
+    """
+    odd = LiteRtFile(content).unscaled
+    if not odd:
+        return
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(Exception):
+            signal.alarm(_TRIAL_S)
+            trial()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status < 0:
+        raise ConversionError(
+            f"LiteRT ends with {signal.Signals(-status).name} on it; it has tensors of {', '.join(odd)}"
+        )
 
 
 def _fit(content: bytes, reference: Reference, keep: Sequence[str], *, kernels: str) -> Fit:

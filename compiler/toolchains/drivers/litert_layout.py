@@ -22,6 +22,9 @@ MAX_COMBINATIONS: Final = 243
 """Five inputs with three orders each; beyond, the converter is asked to leave inputs alone."""
 
 PROBES: Final = 4
+SWITCHED_PROBES: Final = 8
+"""More where some input is no float: flags and counts take a model down paths that few values lead to."""
+
 _HALF_STEPS: Final = 2.0**-9
 _LAST: Final = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
 _FIRST: Final = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
@@ -106,13 +109,15 @@ def varies(answers: Iterable[Any]) -> bool:
     return any(not np.array_equal(first, one, equal_nan=first.dtype.kind == "f") for one in others)
 
 
-def probe_feeds(samples: Sequence[Feed], seed: int, many: int = PROBES) -> Iterator[list[Feed]]:
+def probe_feeds(samples: Sequence[Feed], seed: int) -> Iterator[list[Feed]]:
     """Inputs like the samples, and unlike any of them; of each the bolder form first.
 
-    Values are drawn from those that an input has in the samples, or between and somewhat beyond its extremes.
-    Whole numbers are only ever drawn from what was seen, as they may count or point at something; the second
-    form leaves them as they are in a sample.
+    Values are drawn from those that an input has in the samples, or anywhere between its extremes. Flags are
+    mixed, all off, and all on. Whole numbers are only ever drawn from what was seen, as they may count or point
+    at something; the second form leaves them as they are in a sample.
     """
+    floats = all(array.dtype.kind == "f" for array in samples[0].values())
+    many = PROBES if floats else SWITCHED_PROBES
     rng = np.random.default_rng(seed)
     pools = {name: np.concatenate([np.ravel(s[name]) for s in samples]) for name in samples[0]}
     for at in range(many):
@@ -125,7 +130,7 @@ def probe_feeds(samples: Sequence[Feed], seed: int, many: int = PROBES) -> Itera
 def _like(pool: Any, sample: Any, at: int, rng: np.random.Generator) -> Any:
     kind = sample.dtype.kind
     if kind == "b":
-        return rng.random(sample.shape) < 0.5  # noqa: PLR2004 - either
+        return rng.random(sample.shape) < (0.5, 0.0, 1.0, 0.5)[at % 4]
     if not pool.size:
         return sample.copy()
     if kind != "f":

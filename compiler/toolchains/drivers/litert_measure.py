@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 import ranges
+from litert_bias import MeanMaps
 from litert_file import Bindings, LiteRtFile, Runs, Samples, progress
-from litert_quantize import QuantizationError, Ranges, Settings, quantize, said
+from litert_quantize import Calibration, QuantizationError, Settings, quantize, said
 
 MOST_DB: Final = 200.0
 SHOWN_WEIGHTS: Final = 64
@@ -25,26 +26,37 @@ _FEWEST_COUNTED: Final = 1 << 12
 """Values of a tensor that its histogram counts: of all samples together, and of one at least."""
 
 
-def survey(file: LiteRtFile, samples: Samples, inputs: Bindings) -> ranges.Survey:
-    """Histograms of all float activations; how far they reach is taken from every value."""
+def survey(
+    file: LiteRtFile, samples: Samples, inputs: Bindings
+) -> tuple[ranges.Survey, dict[str, list[Any]]]:
+    """Histograms of all float activations, and what weights meet in the mean.
+
+    How far they reach, and their means, are taken from every value.
+    """
     runs = Runs(file.content, inputs, keep=True)
     done = iter(range(2 * len(samples)))
     most = max(_COUNTED // len(samples), _FEWEST_COUNTED)
+    means = MeanMaps(file)
 
     def passes() -> Iterator[tuple[str, Any]]:
         for sample in samples:
             at = next(done)
             progress(at, 2 * len(samples), "ranges of activations")
             for name, values in runs.tensors(sample, file.floats):
-                yield name, values if at < len(samples) else ranges.spread(values, most)
+                if at >= len(samples):
+                    yield name, ranges.spread(values, most)
+                    continue
+                means.add(name, values)
+                yield name, values
 
-    return ranges.survey(passes)
+    found = ranges.survey(passes)
+    return found, means.met()
 
 
 def sensitivity(
     file: LiteRtFile,
     settings: Settings,
-    found: Ranges,
+    found: Calibration,
     samples: Samples,
     inputs: Bindings,
     names: Sequence[str],
@@ -72,9 +84,7 @@ def sensitivity(
             print(f"{name}: {said(error)}")
             continue
         noise = relative_noise(expected, answers)
-        parts.append(
-            {"name": name, "op": layers[name], "noise": noise, "snr_db": decibels(noise)}
-        )
+        parts.append({"name": name, "op": layers[name], "noise": noise, "snr_db": decibels(noise)})
     progress(len(names), len(names), "sensitivity")
     return parts
 
@@ -116,20 +126,12 @@ def _first(name: str) -> str:
 
 def weights(file: LiteRtFile) -> dict[str, dict[str, Any]]:
     """Histograms of the largest float weights."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    found = [
-        (name, tensor)
-        for name, tensor in file.constants.items()
-        if tensor.type == schema.TensorType.FLOAT32 and tensor.shape is not None and len(tensor.shape) > 1
-    ]
-    found.sort(key=lambda one: (-int(np.prod(one[1].shape)), one[0]))
+    found = [(name, file.values(name)) for name in file.constants]
+    large = [(name, array) for name, array in found if array is not None and array.ndim > 1]
+    large.sort(key=lambda one: (-one[1].size, one[0]))
     shown = {}
-    for name, tensor in found[:SHOWN_WEIGHTS]:
-        data = np.asarray(file.model.buffers[tensor.buffer].data).tobytes()
-        array = np.frombuffer(data, np.float32)
-        shape = [int(size) for size in tensor.shape]
-        shown[name] = histogram(array.astype(np.float64)) | {"shape": shape}
+    for name, array in large[:SHOWN_WEIGHTS]:
+        shown[name] = histogram(array.astype(np.float64)) | {"shape": list(array.shape)}
     return shown
 
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import litert_bias
 import numpy as np
 from litert_file import MOVES, LiteRtFile, interpreter, scope, text
 
-Ranges = Mapping[str, tuple[float, float]]
 
 INPUT: Final = "INPUT"
 OUTPUT: Final = "OUTPUT"
@@ -68,6 +68,19 @@ class Settings:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What is known of activations.
+
+    Attributes:
+        ranges: smallest and largest value that a tensor's grid must hold.
+        means: what the weights of each operator meet in the mean.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    means: litert_bias.Means = field(default_factory=dict)
+
+
 @dataclass
 class Quantized:
     """A file and what became of its operators.
@@ -81,7 +94,9 @@ class Quantized:
     fallen: dict[str, str] = field(default_factory=dict)
 
 
-def quantize(file: LiteRtFile, settings: Settings, ranges: Ranges | None = None) -> Quantized:
+def quantize(
+    file: LiteRtFile, settings: Settings, calibration: Calibration | None = None
+) -> Quantized:
     """A quantized file.
 
     Raises:
@@ -90,7 +105,10 @@ def quantize(file: LiteRtFile, settings: Settings, ranges: Ranges | None = None)
     found = Quantized()
     for _ in range(_MOST_FALLS):
         try:
-            _attempt(file, settings, ranges, found)
+            before = len(found.fallen)
+            _attempt(file, settings, calibration, found)
+            if len(found.fallen) > before:
+                continue  # their neighbours are to be made anew, and their biases left alone
         except Exception as error:  # noqa: BLE001 - the quantizer raises whatever it likes
             culprits = _culprits(file, error, found)
             if not culprits:
@@ -106,23 +124,24 @@ def quantize(file: LiteRtFile, settings: Settings, ranges: Ranges | None = None)
 
 
 def _attempt(
-    file: LiteRtFile, settings: Settings, ranges: Ranges | None, found: Quantized
+    file: LiteRtFile, settings: Settings, calibration: Calibration | None, found: Quantized
 ) -> None:
     from ai_edge_quantizer import quantizer
 
     rules = recipe(file, settings, frozenset(found.fallen))
-    quantization = quantizer.Quantizer(file.content)
+    start, known = prepared(file, settings, calibration, frozenset(found.fallen))
+    quantization = quantizer.Quantizer(start.content)
     quantization.load_quantization_recipe(rules)
     taken: list[str] = []
     with noting(taken, found.fallen):
         result = quantization.quantize(
-            statistics(file, ranges) if ranges is not None else None,
+            known,
             enable_progress_bar=False,
             enable_progress_report=False,
         )
     found.content = bytes(result.quantized_model)
-    known = {layer["name"] for layer in file.layers()}
-    found.layers = [name for name in taken if name in known]
+    layers = {layer["name"] for layer in file.layers()}
+    found.layers = [name for name in taken if name in layers]
     _check(found.content)
 
 
@@ -134,7 +153,23 @@ def _check(content: bytes) -> None:
     runs.invoke()
 
 
-def statistics(file: LiteRtFile, ranges: Ranges) -> dict[str, dict[str, Any]]:
+def prepared(
+    file: LiteRtFile, settings: Settings, calibration: Calibration | None, fallen: frozenset[str]
+) -> tuple[LiteRtFile, dict[str, dict[str, Any]] | None]:
+    """The file that the quantizer starts from, and the statistics that it is given."""
+    if calibration is None:
+        return file, None
+    known = statistics(file, calibration.ranges)
+    if settings.algorithm == "MIN_MAX_UNIFORM_QUANT" and calibration.means:
+        floats = spared(file, settings.kept)[0] if settings.refuge == "float" else frozenset()
+        spare = floats | fallen
+        file = litert_bias.corrected(file, calibration.means, settings.weight_bits, spare=spare)
+    return file, known
+
+
+def statistics(
+    file: LiteRtFile, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, dict[str, Any]]:
     """Ranges in the form of the quantizer's own calibration: one value per tensor, in the tensor's rank."""
     found = {}
     for tensor in file.graph.tensors:
@@ -245,9 +280,7 @@ def recipe(
     elif settings.mode == "weight_only":
         manager.add_weight_only_config(".*", every, bits, algorithm_key=algorithm)
     elif settings.mode == "fp16":
-        manager.add_weight_only_config(
-            ".*", every, 16, algorithm_key=AlgorithmName.FLOAT_CASTING
-        )
+        manager.add_weight_only_config(".*", every, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
     else:
         raise ValueError(
             f"expected the mode static, dynamic, weight_only or fp16, found {settings.mode!r}"
@@ -313,7 +346,10 @@ def spared(file: LiteRtFile, kept: frozenset[str]) -> tuple[frozenset[str], froz
         for name in moves
         if (given | after_start).intersection(operators[name].inputs)
         and (wanted | before_end).intersection(operators[name].outputs)
-        and (given.intersection(operators[name].inputs) or wanted.intersection(operators[name].outputs))
+        and (
+            given.intersection(operators[name].inputs)
+            or wanted.intersection(operators[name].outputs)
+        )
     }
     ends = set()
     if wanted & starts_at:
