@@ -22,6 +22,7 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.errors import DiskError
 from fleet.errors import OutriderError
+from ota.errors import UnattestedError
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,7 @@ class Effects:
 
     async def _stage(self, command: cmd.Stage) -> None:
         try:
-            manifest = await asyncio.to_thread(
-                self._parts.store.stage,
-                command.model,
-                command.slot,
-                sha256=command.sha256,
-                length_bytes=command.length_bytes,
-                fetched=command.fetched,
-            )
+            manifest = await asyncio.to_thread(self._parts.store.stage, command)
         except OutriderError as error:
             self._post(
                 ev.StageFailed(
@@ -149,6 +143,7 @@ class Effects:
                     sha256=command.sha256,
                     code=error.code,
                     detail=str(error),
+                    refused=isinstance(error, UnattestedError),
                 )
             )
             return

@@ -107,12 +107,14 @@ class Stage(Command, frozen=True):
 
     Attributes:
         fetched: false when the slot is expected to hold the bytes already.
+        attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
     """
 
     model: str
     sha256: str
     length_bytes: int
     slot: str
+    attested_by: list[str]
     fetched: bool = True
 
 

@@ -117,12 +117,17 @@ class Staged(Event, frozen=True):
 
 
 class StageFailed(Event, frozen=True):
-    """The bytes are not those, or could not be moved."""
+    """The bytes are not those, or could not be moved.
+
+    Attributes:
+        refused: they are those that were signed, and must not run here; fetching them again is no use.
+    """
 
     model: str
     sha256: str
     code: str
     detail: str
+    refused: bool = False
 
 
 class WorkerReady(Event, frozen=True):

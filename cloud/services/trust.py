@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlmodel import Session
@@ -38,6 +39,13 @@ class Roots(NamedTuple):
 
     image: bytes
     director: bytes
+
+
+class Variant(NamedTuple):
+    """An artifact of a release, and the public keys (PEM) that devices hold its attestation against."""
+
+    artifact: Artifact
+    attested_by: Sequence[str]
 
 
 def initialise(context: Context) -> None:
@@ -75,9 +83,21 @@ def add_release(
     model: str,
     version: str,
     security_floor: str,
-    variants: list[Artifact],
+    variants: Sequence[Variant],
 ) -> None:
-    """Sign a release's variants into the image repository. Raises ReleaseError."""
+    """Sign a release's variants into the image repository.
+
+    Args:
+        unit: the transaction.
+        settings: where the keys are.
+        model: the model's name.
+        version: the release's version.
+        security_floor: devices may never go back below this version; empty keeps the floor as it is.
+        variants: its artifacts, and who attested them.
+
+    Raises:
+        ReleaseError: a name is not legal, or the floor is above the version.
+    """
     repository = _image(unit.session, settings)
     signer = keys.create_release_key(settings.data, model)
     if model not in repository.models:
@@ -92,11 +112,19 @@ def add_release(
             block_size_bytes=artifact.block_size_bytes,
             runtime=artifact.runtime,
             hardware_classes=artifact.hardware_classes,
+            attested_by=attested_by,
         )
-        for artifact in variants
+        for artifact, attested_by in variants
     ]
     repository.add_release(model, version, files, signer, unit.now, security_floor=security_floor)
     Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+
+
+def unattested(session: Session, settings: Settings, paths: Sequence[str]) -> list[str]:
+    """Those of a release's target paths whose metadata name nobody who attested them."""
+    image = _image(session, settings)
+    found = {path: image.target(path) for path in paths}
+    return [path for path, file in found.items() if file and not file.custom.get("attested_by")]
 
 
 def assign(

@@ -66,6 +66,11 @@ def loss_of(value: float, reference: float, *, higher_is_better: bool) -> float:
     return reference - value if higher_is_better else value - reference
 
 
+def reach(confidence: float) -> float:
+    """Standard errors between an estimate and its one-sided bound."""
+    return NormalDist().inv_cdf(confidence)
+
+
 def unpaired(loss: float) -> Evidence:
     """Of a metric that gives one number, which cannot be resampled."""
     return Evidence(
@@ -136,8 +141,8 @@ def _agresti_min(candidate: Floats, reference: Floats, alpha: float) -> tuple[fl
     better = float(((reference == 0) & (candidate == 1)).sum()) + 0.5
     difference = (worse - better) / n
     variance = ((worse + better) - (worse - better) ** 2 / n) / n**2
-    reach = NormalDist().inv_cdf(1 - alpha) * math.sqrt(max(variance, 0.0))
-    return difference - reach, difference + reach
+    half = reach(1 - alpha) * math.sqrt(max(variance, 0.0))
+    return difference - half, difference + half
 
 
 def _mcnemar(candidate: Floats, reference: Floats) -> float:

@@ -116,9 +116,7 @@ def parity(result: Result, recipe: Recipe, largest: float) -> Gate:
         raise ValueError("a candidate is scored with a reference")
     found, least = result.parity.cosine_min, recipe.parity_cosine_min
     snr = min((o.snr_db for o in result.parity.outputs.values()), default=200.0)
-    detail = (
-        f"cosine {found:.5f}, at least {least:g}; SNR {snr:.1f} dB, max abs {result.parity.max_abs:.3g}"
-    )
+    detail = f"cosine {found:.5f}, at least {least:g}; SNR {snr:.1f} dB, max abs {result.parity.max_abs:.3g}"
     passed = found >= least
     if recipe.mode == "fp32":
         allowed = FLOAT_TOLERANCE * max(largest, 1e-6)
@@ -145,14 +143,14 @@ def metric(rule: MetricRule, result: Result) -> Gate:
     return _metric("metric", rule, result.evidence, result.metric, result.reference)
 
 
-def _metric(
-    name: str, rule: MetricRule, proof: Evidence, value: float, reference: float
-) -> Gate:
+def _metric(name: str, rule: MetricRule, proof: Evidence, value: float, reference: float) -> Gate:
     passed = proof.loss <= rule.budget + 1e-12
     detail = f"{rule.name} {value:.4f} against {reference:.4f} in fp32: "
     detail += f"loss {proof.loss:.4f} of at most {rule.budget:g}"
     if proof.loss_lower is not None and proof.loss_upper is not None:
-        detail += f", {proof.confidence:.3g} bounds {proof.loss_lower:.4f} to {proof.loss_upper:.4f}"
+        detail += (
+            f", {proof.confidence:.3g} bounds {proof.loss_lower:.4f} to {proof.loss_upper:.4f}"
+        )
     if proof.samples_needed is not None:
         detail += f"; {proof.samples_needed} samples would decide, {proof.samples} were there"
     return Gate(name=name, passed=passed, detail=detail)
@@ -164,7 +162,9 @@ def speed(recipe: Recipe, found: Speed) -> Gate:
     if found.candidate is None or found.baseline is None:
         return Gate(name=name, passed=None, detail="not measured; nothing stands in for it")
     ours, theirs = found.candidate.p50, found.baseline.p50
-    detail = f"p50 {ours:.3f} ms against {theirs:.3f} ms in float ({theirs / max(ours, 1e-9):.2f} times)"
+    detail = (
+        f"p50 {ours:.3f} ms against {theirs:.3f} ms in float ({theirs / max(ours, 1e-9):.2f} times)"
+    )
     if not found.source:
         return Gate(
             name=name, passed=None, detail=f"{detail}, an estimate", stand_in="this host's figures"

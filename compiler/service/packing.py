@@ -17,11 +17,13 @@ import numpy as np
 
 from compiler.evaluate import metrics
 from compiler.evaluate.child import Evaluation
+from compiler.evaluate.race import Latency
 from compiler.graph.data import Arrays
 from compiler.graph.folder import ModelFolder
-from compiler.recipes.catalog import Recipe
+from compiler.recipes.variant import Variant
 from compiler.targets.catalog import Target
-from compiler.toolchains.steps import Built, Source
+from compiler.toolchains.source import Source
+from compiler.toolchains.steps import Built
 from fleet.artifact.manifest import (
     FORMAT,
     Feature,
@@ -57,14 +59,14 @@ class Proof:
 
     Attributes:
         status: accepted or unproven.
-        evaluation: of the file itself, or of what stands in for it.
-        measured: whether latency and memory are the file's own.
+        evaluation: of the file itself, or of what stands in for it, on the held-out split.
+        latency: where the file itself was timed.
+        measured: whether the memory is the file's own.
     """
 
     status: str
-    evidence: str
     evaluation: Evaluation
-    reference: float
+    latency: Latency | None
     measured: bool
 
 
@@ -96,7 +98,7 @@ def final(
     content: Package,
     *,
     target: Target,
-    recipe: Recipe,
+    variant: Variant,
     proof: Proof,
 ) -> Package:
     """The artifact, not yet attested.
@@ -106,33 +108,34 @@ def final(
         built: the file.
         content: its provisional package, for the golden vectors.
         target: what it is for.
-        recipe: how it was made.
+        variant: how it was made.
         proof: what was found of it.
     """
     result = proof.evaluation.result
-    golden = result.golden
-    if golden is None:
-        raise ValueError("an evaluation without an error has golden figures")
-    rule = subject.folder.metric
+    golden, value, reference = result.golden, result.metric, result.reference
+    if golden is None or value is None or reference is None:
+        raise ValueError("what is packed was measured on the held-out split")
+    rule, evidence = subject.folder.metric, result.evidence
     manifest = _manifest(
         subject,
         built,
         target=target.name,
         hardware_classes=list(target.hardware_classes),
-        recipe=recipe.name,
-        tolerance=tolerance(golden, recipe.precision, content.golden_outputs),
+        recipe=variant.name,
+        tolerance=tolerance(golden, variant.recipe.precision, content.golden_outputs),
         metric=Metric(
             name=rule.name,
-            value=result.metric,
-            reference=proof.reference,
+            value=value,
+            reference=reference,
             higher_is_better=metrics.higher_is_better(rule),
         ),
         status=proof.status,
-        evidence=proof.evidence,
+        evidence=evidence.strength if evidence else "weak",
+        samples_needed=evidence.samples_needed if evidence else None,
         runtime_version=built.runtime_version or result.runtime_version,
         features=watched(proof.evaluation.arrays),
-        latency_ms_p50=result.latency_ms_p50 if proof.measured else 0.0,
-        latency_ms_p95=result.latency_ms_p95 if proof.measured else 0.0,
+        latency_ms_p50=proof.latency.p50 if proof.latency else 0.0,
+        latency_ms_p95=proof.latency.p95 if proof.latency else 0.0,
         peak_memory_mib=result.peak_memory_mib if proof.measured else 0.0,
     )
     return Package(
@@ -190,6 +193,7 @@ def _manifest(  # noqa: PLR0913 - a manifest has many fields; they are named at 
     metric: Metric,
     status: str,
     evidence: str = "weak",
+    samples_needed: int | None = None,
     runtime_version: str = "",
     features: Sequence[Feature] = (),
     latency_ms_p50: float = 0.0,
@@ -218,6 +222,7 @@ def _manifest(  # noqa: PLR0913 - a manifest has many fields; they are named at 
         metric=metric,
         status=status,
         evidence=evidence,
+        samples_needed=samples_needed,
         input_bindings=built.input_bindings,
         output_bindings=built.output_bindings,
         fixed_batch=built.fixed_batch,

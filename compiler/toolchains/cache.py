@@ -1,6 +1,6 @@
 """Answers of drivers, kept by content.
 
-The key is everything that the answer depends on: the lock of the toolchain, the driver's own text, the
+The key of a driver's answer is everything that the answer depends on: the lock of the toolchain, the driver's own text, the
 operation, its options and the digest of every input file (model and calibration samples among them).
 
 Rules:
@@ -51,14 +51,14 @@ def call(
         ToolchainMissingError: the toolchain is not installed.
         BuildError: the driver failed.
     """
-    entry = root() / _key(toolchain, operation, files, options)
-    kept = _read(entry)
+    found = _key(toolchain, operation, files, options)
+    kept = read(found)
     if kept is not None:
         return kept
     answer = driver.call(
         toolchain, operation, files=files, options=options, on_progress=on_progress
     )
-    _write(entry, answer)
+    keep(found, answer)
     return answer
 
 
@@ -75,7 +75,9 @@ def _key(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read(entry: Path) -> Answer | None:
+def read(key: str) -> Answer | None:
+    """What is kept under a key; None when there is nothing, or something damaged."""
+    entry = root() / key
     try:
         kept = json.loads((entry / _ENTRY).read_bytes())
         files = {}
@@ -90,8 +92,9 @@ def _read(entry: Path) -> Answer | None:
         return None
 
 
-def _write(entry: Path, answer: Answer) -> None:
+def keep(key: str, answer: Answer) -> None:
     """Keep an answer; a cache that cannot be written is no reason to fail."""
+    entry = root() / key
     try:
         root().mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".part-", dir=root()))

@@ -34,7 +34,7 @@ class Toolchain:
     name: str
     title: str
     driver: Path
-    modules: tuple[Path, ...]
+    modules: tuple[Path, ...] = ()
     locks: tuple[Path, ...]
     locks_any_python: tuple[Path, ...]
     size_mib: int

@@ -5,6 +5,7 @@ Rules:
   of time or memory, or when the caller is interrupted.
 - Wall time and resident memory of the group are watched from outside; processor time and data size
   are limited by the kernel, the latter far above the watched limit, against a sudden jump.
+- Children of a `Company` end together: when it is disbanded, each waiting thread ends its own.
 - Its output goes to a file; the last lines are kept for the message.
 """
 
@@ -15,11 +16,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self, TypeVar
 
 import psutil
 
@@ -28,6 +30,43 @@ _POLL_S: Final = 0.05
 _MEMORY_POLL_S: Final = 0.25
 _DATA_FACTOR: Final = 4
 _TAIL_BYTES: Final = 4096
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+_thread = threading.local()
+
+
+class DisbandedError(RuntimeError):
+    """A thread's child was ended because the work that it belongs to was given up."""
+
+
+class Company:
+    """Threads that wait for children which are ended together."""
+
+    def __init__(self) -> None:
+        """Of no threads yet."""
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what still runs."""
+        self.disband()
+
+    def disband(self) -> None:
+        """Let every thread end its child and raise `DisbandedError`."""
+        self._over.set()
+
+    def joined(self, function: Callable[[T], R], item: T) -> R:
+        """Call `function` in this thread as a member."""
+        _thread.over = self._over
+        try:
+            return function(item)
+        finally:
+            del _thread.over
 
 
 def _nothing() -> None:
@@ -129,7 +168,10 @@ def _watch(
 ) -> tuple[str, float]:
     """Wait for the end or for a broken limit; returns the problem and the peak memory in bytes."""
     peak, next_look = 0.0, 0.0
+    over: threading.Event | None = getattr(_thread, "over", None)
     while True:
+        if over is not None and over.is_set():
+            raise DisbandedError("the work was given up")
         with contextlib.suppress(subprocess.TimeoutExpired):
             return _ending(process.wait(_POLL_S), limits), peak
         now = time.monotonic()

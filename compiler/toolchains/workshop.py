@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from compiler.errors import BuildError
+from compiler.graph import control_flow
 from compiler.recipes.catalog import CALIBRATORS, Recipe
 from compiler.recipes.variant import Variant
 from compiler.toolchains import cache, catalog, source
@@ -108,6 +109,9 @@ class Workshop:
     def litert(self) -> Float:
         """The model as a LiteRT file."""
         toolchain = catalog.get("litert")
+        problem = control_flow.obstacle(self.source.model.operators, toolchain.name)
+        if problem:
+            raise BuildError(problem)
         samples = source.sample_file(self.source.calibration, source.CONVERSION_SAMPLES)
         answer = cache.call(
             toolchain,
@@ -170,7 +174,8 @@ class Workshop:
             options={**variant.options, "layers": sorted(layers), **_bindings(start)},
             on_progress=on_progress,
         )
-        return _said(answer, "layers", list[LayerCost])
+        costs: list[LayerCost] = _said(answer, "layers", list[LayerCost])
+        return costs
 
     def inspect(
         self, variant: Variant, quantized: bytes

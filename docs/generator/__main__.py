@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "manifest": formats.manifest,
     "messages": formats.messages,
     "metrics": service.metrics,
+    "provenance": formats.provenance,
     "recipes": formats.recipes,
     "report": formats.report,
     "states": machines.states,
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[], str]] = {
 FILES: dict[str, Callable[[], str]] = {
     "reference/asyncapi.json": formats.asyncapi,
     "reference/openapi.json": service.openapi,
+    "reference/provenance.schema.json": formats.provenance_schema,
     "reference/report.schema.json": formats.report_schema,
     "reference/wire.schema.json": formats.wire_schema,
 }

@@ -76,6 +76,25 @@ def report() -> str:
     return "\n".join(struct(kind) for kind in kinds)
 
 
+def provenance() -> str:
+    """The parts of an attestation's predicate."""
+    from compiler.provenance import predicate
+
+    kinds = [
+        predicate.Predicate, predicate.Definition, predicate.External, predicate.Internal,
+        predicate.Recipe, predicate.Selection, predicate.Resource, predicate.Run, predicate.Builder,
+        predicate.GateFigures,
+    ]  # fmt: skip
+    return "\n".join(struct(kind) for kind in kinds)
+
+
+def provenance_schema() -> str:
+    """The JSON Schema of an attestation's predicate."""
+    from compiler.provenance import predicate
+
+    return msgspec.json.format(msgspec.json.encode(predicate.schema()), indent=1).decode() + "\n"
+
+
 def report_schema() -> str:
     """The JSON Schema of ``report.json``."""
     from compiler.service import report as document

@@ -122,7 +122,13 @@ class Feature(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """Everything about an artifact but its bytes."""
+    """Everything about an artifact but its bytes.
+
+    Attributes:
+        evidence: whether the interval of the metric's loss lies within the budget (strong), or only the
+            measured loss does (weak).
+        samples_needed: how many evaluation samples would decide, where the evidence is weak and that many would.
+    """
 
     format: str
     model: str
@@ -141,6 +147,7 @@ class Manifest(Struct, frozen=True):
     metric: Metric
     status: str
     evidence: str = "strong"
+    samples_needed: int | None = None
     input_bindings: list[Binding] = []
     output_bindings: list[Binding] = []
     fixed_batch: bool = False

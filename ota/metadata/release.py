@@ -27,6 +27,9 @@ MESSAGES_ROLE: Final = "messages"
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Attestors = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=1024)]], msgspec.Meta(max_length=8)
+]
 Floor = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?\Z")]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -50,7 +53,13 @@ class Blocks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetCustom(msgspec.Struct, frozen=True, kw_only=True):
-    """What the image repository says of a target, signed by the model's release key."""
+    """What the image repository says of a target, signed by the model's release key.
+
+    Attributes:
+        attested_by: public keys (PEM) of the compiling hosts that the release key vouches for: the
+            artifact's attestation must be signed by one of them. Empty in releases of before devices
+            checked attestations, which no device takes any more.
+    """
 
     model: str
     release: str
@@ -58,6 +67,7 @@ class TargetCustom(msgspec.Struct, frozen=True, kw_only=True):
     hardware_classes: list[str]
     security_floor: Floor
     blocks: Blocks
+    attested_by: Attestors = []
 
 
 class AssignmentCustom(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +96,7 @@ class ReleaseFile:
         target: name of the compile target, for instance ``litert-cpu``.
         sha256, length_bytes: of the artifact's file.
         blocks_sha256, blocks_length_bytes, block_size_bytes: of its block list.
+        attested_by: public keys (PEM) of the hosts that attested it.
     """
 
     target: str
@@ -96,6 +107,7 @@ class ReleaseFile:
     block_size_bytes: int
     runtime: str
     hardware_classes: Sequence[str]
+    attested_by: Sequence[str] = ()
 
 
 class TargetPath(NamedTuple):
@@ -201,6 +213,7 @@ def target_file(model: str, release: str, file: ReleaseFile, floor: str) -> Targ
             length=file.blocks_length_bytes,
             block_size=file.block_size_bytes,
         ),
+        attested_by=list(file.attested_by),
     )
     return TargetFile(
         length=file.length_bytes,

@@ -26,6 +26,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         blocks_sha256, blocks_length_bytes, block_size_bytes: of the blob's signed block list.
         security_floor: the oldest release of the model that may still be gone back to.
         activate_before: Unix time after which it must no longer be activated; 0 means never.
+        attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     hardware_classes: list[str]
     security_floor: str
     activate_before: float
+    attested_by: list[str] = []
 
 
 def bound(targets: Targets, *, device: str, tenant: str) -> releases.Assignment:
@@ -181,6 +183,7 @@ def _agreed(path: str, assigned: TargetFile, image: TrustedSet, load: Loader) ->
         hardware_classes=custom.hardware_classes,
         security_floor=floor,
         activate_before=float(order.activate_before),
+        attested_by=custom.attested_by,
     )
 
 

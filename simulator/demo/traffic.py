@@ -144,7 +144,9 @@ class Traffic:
         """The folder's metric over the whole evaluation set, asked of a device."""
         rule = self._folder.metric
         if rule.custom:
-            return custom.score(self._folder, lambda feeds: client.infer(dict(feeds)), self._data)
+            return custom.score(self._folder, lambda feeds: client.infer(dict(feeds)), self._data)[
+                0
+            ]
         metric = metrics.get(rule)
         names = list(route.data)
         step = route.batch or self._folder.max_batch

@@ -29,6 +29,7 @@ from fleet.errors import OutriderError
 from fleet.telemetry.window import Window
 from fleet.wire import codec, envelope
 from fleet.wire.messages import RuntimeInfo
+from ota.errors import UnattestedError
 from simulator.errors import ViolationError
 from simulator.virtual.crew import Crew, Trouble
 from simulator.virtual.disk import CuttableStore
@@ -347,16 +348,16 @@ class Device:
     def _stage(self, command: cmd.Stage) -> None:
         model, sha256 = command.model, command.sha256
         try:
-            manifest = self.store.stage(
-                model,
-                command.slot,
-                sha256=sha256,
-                length_bytes=command.length_bytes,
-                fetched=command.fetched,
-            )
+            manifest = self.store.stage(command)
         except OutriderError as error:
             self._handle(
-                ev.StageFailed(model=model, sha256=sha256, code=error.code, detail=str(error))
+                ev.StageFailed(
+                    model=model,
+                    sha256=sha256,
+                    code=error.code,
+                    detail=str(error),
+                    refused=isinstance(error, UnattestedError),
+                )
             )
             return
         if self.rng.random() < 0.02 and self.cut_in is not None:

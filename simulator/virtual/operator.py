@@ -192,9 +192,8 @@ class Operator:
             status="accepted",
             features=[self._feature()],
         )
-        return package.write(
-            Package(manifest=manifest, payload=payload, golden_inputs={}, golden_outputs={})
-        )
+        content = Package(manifest=manifest, payload=payload, golden_inputs={}, golden_outputs={})
+        return package.write(self.backend.attested(content))
 
     def _feature(self) -> Feature:
         draws = np.random.default_rng(self.rng.getrandbits(64))

@@ -16,7 +16,7 @@ from support import artifacts as samples
 from cloud.blobs import LocalBlobs
 from cloud.bus import Bus, Note
 from cloud.context import Context
-from cloud.services import artifacts, ingest, releases, trust
+from cloud.services import artifacts, attestors, ingest, releases, trust
 from cloud.settings import Settings
 from fleet.artifact import package
 from fleet.registry import engine as registry
@@ -48,6 +48,11 @@ class Cloud:
     clock: Clock
     notes: list[Note] = field(default_factory=list)
 
+    @property
+    def folder(self) -> Path:
+        """Its data directory."""
+        return self.context.settings.data
+
     def publish_model(self, name: str = "digits", version: str = "1") -> None:
         row = ModelVersion(
             model=name, version=version, number=int(version), folder_sha256=f"{name}{version}",
@@ -57,11 +62,16 @@ class Cloud:
             unit.session.add(row)
 
     def add_artifact(
-        self, file: str = "classify.onnx", *, result: dict[str, Any] | None = None, **changes: Any
+        self,
+        file: str = "classify.onnx",
+        *,
+        result: dict[str, Any] | None = None,
+        host: str = "builder",
+        **changes: Any,
     ) -> Artifact:
-        """A real artifact in the registry; `changes` are fields of its manifest."""
+        """A real artifact in the registry, attested by a host; `changes` are fields of its manifest."""
         fields = {"model": "digits", "target": "onnx-cpu", "task": "digits"} | changes
-        data = package.write(samples.classify(file, **fields))
+        data = package.write(samples.attested(samples.classify(file, **fields), host=host))
         prepared = artifacts.prepare(self.context, data)
         with self.context.unit() as unit:
             return artifacts.enter(
@@ -98,6 +108,7 @@ def make(folder: Path, *, url: str = "sqlite://") -> Cloud:
     cloud = Cloud(context, clock)
     context.bus.listen(cloud.notes.append)
     trust.initialise(context)
+    attestors.trust(folder, samples.host_pem(), host="builder")
     return cloud
 
 

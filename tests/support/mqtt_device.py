@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from support.artifacts import host_pem
 from support.installation import TENANT, House, Identity, Peer, eventually
 
 from cloud.services import trust
@@ -139,7 +140,7 @@ def assign(house: House, device: str, data: bytes, *, version: str = "1") -> Art
                 model="digits",
                 version=version,
                 security_floor="",
-                variants=[artifact],
+                variants=[trust.Variant(artifact, [host_pem()])],
             )
         wish = DesiredModel(
             device=device,

@@ -270,6 +270,17 @@ class Device:
                 ev.StageFailed(model=c.model, sha256=c.sha256, code="ota.digest", detail="bytes")
             )
             return
+        if "unattested" in c.attested_by:
+            self._post(
+                ev.StageFailed(
+                    model=c.model,
+                    sha256=c.sha256,
+                    code="ota.unattested",
+                    detail="nobody vouches for it",
+                    refused=True,
+                )
+            )
+            return
         if c.fetched:
             slots[c.slot] = data
             self.disk.parts.pop(c.sha256, None)

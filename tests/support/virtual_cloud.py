@@ -110,6 +110,7 @@ class Cloud:
             block_size_bytes=BLOCK,
             runtime=changes.pop("runtime", "litert"),
             hardware_classes=changes.pop("hardware_classes", ["cpu-x86-64"]),
+            attested_by=changes.pop("attested_by", ["builder"]),
         )
         by = _signer(f"release {model}")
         if model not in self.image.models:

@@ -14,7 +14,8 @@ import litert_measure as measure
 import ranges
 from litert_convert import convert
 from litert_file import LiteRtFile, census, ends, read_samples
-from litert_quantize import Calibration, Settings, quantize
+from litert_quantize import Calibration, quantize
+from litert_recipe import Settings
 
 
 def probe(_inputs: Path, _outputs: Path, _options: dict[str, Any]) -> dict[str, Any]:

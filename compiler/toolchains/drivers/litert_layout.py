@@ -22,8 +22,8 @@ MAX_COMBINATIONS: Final = 243
 """Five inputs with three orders each; beyond, the converter is asked to leave inputs alone."""
 
 PROBES: Final = 4
-SWITCHED_PROBES: Final = 8
-"""More where some input is no float: flags and counts take a model down paths that few values lead to."""
+DISCRETE_PROBES: Final = 16
+"""More where an input or an output is no float: such models have paths that few values lead to."""
 
 _HALF_STEPS: Final = 2.0**-9
 _LAST: Final = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
@@ -98,7 +98,7 @@ def best_order(
         return None, float("inf"), []
     agreeing = [order for score, order in scored if score <= TOLERANCE]
     if agreeing:
-        return agreeing[0], dict((order, score) for score, order in scored)[agreeing[0]], agreeing
+        return agreeing[0], {order: score for score, order in scored}[agreeing[0]], agreeing
     score, order = min(scored)
     return order, score, []
 
@@ -109,15 +109,13 @@ def varies(answers: Iterable[Any]) -> bool:
     return any(not np.array_equal(first, one, equal_nan=first.dtype.kind == "f") for one in others)
 
 
-def probe_feeds(samples: Sequence[Feed], seed: int) -> Iterator[list[Feed]]:
+def probe_feeds(samples: Sequence[Feed], seed: int, many: int = PROBES) -> Iterator[list[Feed]]:
     """Inputs like the samples, and unlike any of them; of each the bolder form first.
 
     Values are drawn from those that an input has in the samples, or anywhere between its extremes. Flags are
     mixed, all off, and all on. Whole numbers are only ever drawn from what was seen, as they may count or point
     at something; the second form leaves them as they are in a sample.
     """
-    floats = all(array.dtype.kind == "f" for array in samples[0].values())
-    many = PROBES if floats else SWITCHED_PROBES
     rng = np.random.default_rng(seed)
     pools = {name: np.concatenate([np.ravel(s[name]) for s in samples]) for name in samples[0]}
     for at in range(many):

@@ -33,7 +33,7 @@ BINS: Final = 2048
 SHOWN_BINS: Final = 64
 PERCENTILE: Final = 99.99
 _CHUNK: Final = 1 << 18
-_MOST_VALUES: Final = 1 << 18
+_MOST_VALUES: Final = 1 << 16
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _GRID: Final = 192
 _REFINED: Final = 6
@@ -231,7 +231,8 @@ def choose(
     lo, hi = methods[calibrator](histogram, levels, symmetric)
     if not hi > lo:
         lo, hi = _minmax(histogram, levels, symmetric)
-    return (-max(-lo, hi), max(-lo, hi)) if symmetric else (lo, hi)
+    reach = float(max(-lo, hi))
+    return (-reach, reach) if symmetric else (float(lo), float(hi))
 
 
 def expected_error(

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import psutil
 import pytest
-from support.artifacts import classify
+from support.artifacts import attested, classify
 from support.installation import House, eventually
 from support.mqtt_device import assign
 
@@ -115,7 +116,7 @@ def _enrol(agent: Agent, port: int) -> None:
 
 
 def artifact(**changes: Any) -> bytes:
-    return package.write(classify("classify.tflite", model="digits", **changes))
+    return package.write(attested(classify("classify.tflite", model="digits", **changes)))
 
 
 def reports(house: House, counter: int) -> list[str]:
@@ -124,6 +125,17 @@ def reports(house: House, counter: int) -> list[str]:
         return [
             r.state for r in sorted(found, key=lambda r: r.seq) if r.assignment_counter == counter
         ]
+
+
+def refused(house: House, version: int) -> list[str]:
+    """The error codes with which a version of the model was refused."""
+    with house.context.read() as session:
+        found = Telemetry(session).reports("camera-1")
+        return [
+            r.error_code for r in found
+            if r.release == f"digits@{version}" or r.release == str(version)
+            if r.state == "refused"
+        ]  # fmt: skip
 
 
 def push(agent: Agent, data: bytes, version: str) -> None:
@@ -158,6 +170,31 @@ def test_a_device_enrols_updates_rolls_back_and_survives(device: Agent):
     assert device.end(signal.SIGTERM) == 0
     assert not psutil.pid_exists(worker)
     assert "agent.stopped" in device.errors.read_text()
+
+
+def test_what_nobody_vouches_for_is_refused_whatever_is_signed(device: Agent):
+    push(device, artifact(), "1")
+    device.start()
+    served = device.serves("1")
+    plain = classify("classify.tflite", model="digits")
+    kept = attested(plain).attestation
+    attacks = {
+        "stripped": package.write(plain),
+        "signed by another host": package.write(attested(plain, host="stranger")),
+        "payload swapped, attestation kept": package.write(
+            msgspec.structs.replace(
+                classify("classify_int8.tflite", model="digits"), attestation=kept
+            )
+        ),
+    }
+    for version, (attack, data) in enumerate(attacks.items(), start=2):
+        push(device, data, str(version))
+        eventually(lambda v=version: refused(device.house, v), f"{attack}: refused")
+        assert refused(device.house, version) == ["ota.unattested"], attack
+        device.serves("1", "refused")
+    assert device.ask(served["url"])
+    push(device, artifact(licence="MIT"), "9")
+    device.serves("9")
 
 
 def test_a_crashed_worker_is_replaced(device: Agent):

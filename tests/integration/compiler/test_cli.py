@@ -82,15 +82,22 @@ def test_show_and_verify(place: Path) -> None:
     assert shown["recipe"] == "onnx_fp32"
     assert shown["attested"] is True
     assert "onnx_fp32" in outrider(place, "artifact", "show", ARTIFACT, check=True).stdout
-    verified = outrider(place, "artifact", "verify", ARTIFACT, "--json", check=True)
-    assert json.loads(verified.stdout)["verified"] is True
+    verified = json.loads(
+        outrider(place, "artifact", "verify", ARTIFACT, "--json", check=True).stdout
+    )
+    assert verified["verified"] is True
+    assert set(verified["proved"]) == {"signature", "members", "payload", "identity", "gates"}
+    (place / "host.pem").write_text(outrider(place, "artifact", "key", check=True).stdout)
+    human = outrider(place, "artifact", "verify", ARTIFACT, "--key", "host.pem", check=True).stdout
+    assert "no gate failed" in human
+    assert "calibration" in human
     content = package.read((place / ARTIFACT).read_bytes())
     better = msgspec.structs.replace(content.manifest, evidence="overwhelming")
     forged = package.write(msgspec.structs.replace(content, manifest=better))
     (place / "forged.outrider").write_bytes(forged)
     refused = outrider(place, "artifact", "verify", "forged.outrider")
     assert refused.returncode == 1
-    assert "ota.mismatch" in refused.stderr
+    assert "ota.unattested" in refused.stderr
 
 
 def test_mistakes_are_told_in_one_line(place: Path) -> None:

@@ -97,10 +97,10 @@ def test_a_model_of_fixed_batch_is_fed_as_it_asks(tmp_path: Path, batch: int) ->
     (fixed / "model.onnx").write_bytes(model.SerializeToString())
     values = []
     for folder in (one, fixed):
-        (target,) = compiled(folder, tmp_path / f"out-{folder.name}").targets
-        assert target.chosen is not None
-        assert target.chosen.metric is not None
-        values.append(target.chosen.metric.value)
+        report = compiled(folder, tmp_path / f"out-{folder.name}")
+        assert report.targets[0].chosen is not None
+        assert report.model.metric is not None
+        values.append(report.model.metric.value)
     assert values[0] == values[1]
 
 

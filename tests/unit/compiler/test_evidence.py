@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from compiler.evaluate import evidence, metrics
 from compiler.evaluate.evidence import Evidence
@@ -76,3 +77,72 @@ def test_other_metrics_are_bootstrapped_and_repeat() -> None:
 def test_lower_is_better_turns_the_sign() -> None:
     assert evidence.loss_of(0.4, 0.5, higher_is_better=True) == pytest.approx(0.1)
     assert evidence.loss_of(0.4, 0.5, higher_is_better=False) == pytest.approx(-0.1)
+
+
+def test_the_interval_has_two_sides_and_says_how_sure_it_is() -> None:
+    reference = right(500, list(range(50)))
+    candidate = right(500, [*range(45), *range(100, 110)])
+    found = judged("top1", candidate, reference, 0.02)
+    assert found.loss_lower is not None
+    assert found.loss_upper is not None
+    assert found.loss_lower < found.loss < found.loss_upper
+    assert found.confidence == pytest.approx(0.95)
+
+
+def test_candidates_that_are_named_together_share_the_error_rate() -> None:
+    reference = right(500, list(range(50)))
+    candidate = right(500, [*range(45), *range(100, 110)])
+    metric = metrics.get(MetricRule(name="top1", budget=0.02))
+    alone = evidence.paired("top1", metric, candidate, reference, budget=0.02)
+    shared = evidence.paired("top1", metric, candidate, reference, budget=0.02, named=3)
+    assert shared.loss == alone.loss
+    assert shared.confidence == pytest.approx(1 - 0.05 / 3)
+    assert shared.loss_upper is not None
+    assert alone.loss_upper is not None
+    assert shared.loss_upper > alone.loss_upper
+
+
+def test_weak_evidence_says_how_many_samples_would_decide() -> None:
+    rng = np.random.default_rng(3)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        reference = (rng.random(n) < 0.9).astype(float)
+        flip = rng.random(n) < 0.02
+        return np.where(flip, 1 - reference, reference), reference
+
+    candidate, reference = draw(200)
+    candidate[:] = reference
+    candidate[:2] = 1 - candidate[:2]
+    few = judged("top1", candidate, reference, 0.02)
+    assert few.strength == "weak"
+    assert few.samples_needed is not None
+    assert few.samples_needed > 200
+    often = few.samples_needed // 200 + 1
+    many = judged("top1", np.tile(candidate, often), np.tile(reference, often), 0.02)
+    assert many.strength == "strong"
+    assert many.samples_needed is None
+    fewer = max(1, few.samples_needed // 200 - 1)
+    assert (
+        judged("top1", np.tile(candidate, fewer), np.tile(reference, fewer), 0.02).strength
+        == "weak"
+    )
+
+
+def test_no_number_of_samples_decides_for_a_loss_beyond_the_budget() -> None:
+    reference = np.ones(300)
+    found = judged("top1", right(300, list(range(30))), reference, 0.01)
+    assert found.loss == pytest.approx(0.1)
+    assert found.samples_needed is None
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0, 0), (3, 3), (9, 1), (1, 9), (40, 22)])
+def test_mcnemar_is_the_mid_p_of_the_binomial(worse: int, better: int) -> None:
+    reference = right(200, list(range(better)))
+    candidate = right(200, list(range(100, 100 + worse)))
+    found = judged("top1", candidate, reference, 1.0).p_value
+    n, low = worse + better, min(worse, better)
+    if n == 0:
+        assert found == 1
+        return
+    expected = 2 * stats.binom.cdf(low, n, 0.5) - stats.binom.pmf(low, n, 0.5)
+    assert found == pytest.approx(min(1.0, expected))
