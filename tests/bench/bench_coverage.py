@@ -59,6 +59,7 @@ class Worker:
             "reason": f"the process that judges it {reason}",
             "probes": 0,
             "difference": 0.0,
+            "form": "",
         }
 
     def _started(self) -> subprocess.Popen[str]:

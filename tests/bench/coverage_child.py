@@ -6,6 +6,7 @@ One JSON line in, ``{"folder", "options"}``; one out, as the driver's harness an
 to standard error. A crash ends the process, and whoever started it starts another.
 """
 
+import gc
 import json
 import os
 import sys
@@ -20,13 +21,14 @@ def main() -> None:
     sys.path.insert(0, sys.argv[1])
     import litert
 
+    litert.OPERATIONS["probe"](Path(), Path(), {})
+    gc.freeze()  # what is imported needs no collecting, and the converter collects often
     for line in sys.stdin:
         job = json.loads(line)
-        folder = Path(job["folder"])
-        os.chdir(folder)
+        os.chdir(job["folder"])
         try:
             convert = litert.OPERATIONS["convert"]
-            answer = {"ok": True, **convert(folder / "in", folder / "out", job["options"])}
+            answer = {"ok": True, **convert(Path("in"), Path("out"), job["options"])}
         except BaseException as error:  # noqa: BLE001 - as the harness: tools call sys.exit
             traceback.print_exc()
             lines = str(error).strip().splitlines() or [""]

@@ -14,7 +14,8 @@ import litert_measure as measure
 import ranges
 from litert_convert import convert
 from litert_file import LiteRtFile, census, ends, read_samples
-from litert_quantize import Ranges, Settings, quantize
+from litert_quantize import Calibration, quantize
+from litert_recipe import Settings
 
 
 def probe(_inputs: Path, _outputs: Path, _options: dict[str, Any]) -> dict[str, Any]:
@@ -55,11 +56,12 @@ def ranged(inputs: Path, outputs: Path, options: dict[str, Any]) -> dict[str, An
     Options: ``inputs``, ``calibrators``, ``levels`` (256 or 65536), ``symmetric``.
     """
     samples = read_samples(inputs / "samples.npz")
-    found = measure.survey(read(inputs), samples, options["inputs"])
+    found, means = measure.survey(read(inputs), samples, options["inputs"])
     calibrators = dict.fromkeys(["minmax", *options["calibrators"]])
     document = ranges.document(
         found, calibrators, levels=options["levels"], symmetric=options["symmetric"]
     )
+    document["means"] = means
     (outputs / "ranges.json").write_text(json.dumps(document, sort_keys=True))
     return {
         "files": {"ranges": "ranges.json"},
@@ -74,7 +76,7 @@ def quantized(inputs: Path, outputs: Path, options: dict[str, Any]) -> dict[str,
     Options: see `litert_quantize.Settings`; ``calibrator``, which of the ranges are taken.
     """
     settings = Settings.of(options)
-    found = quantize(read(inputs), settings, chosen_ranges(inputs, options))
+    found = quantize(read(inputs), settings, calibration(inputs, options))
     return written(found.content, outputs) | {
         **ends(found.content),
         "layers": found.layers,
@@ -90,7 +92,7 @@ def sensitivity(inputs: Path, _outputs: Path, options: dict[str, Any]) -> dict[s
     parts = measure.sensitivity(
         read(inputs),
         Settings.of(options),
-        chosen_ranges(inputs, options) or {},
+        calibration(inputs, options) or Calibration(ranges={}),
         read_samples(inputs / "samples.npz"),
         options["inputs"],
         options["layers"],
@@ -114,13 +116,16 @@ def read(inputs: Path) -> LiteRtFile:
     return LiteRtFile((inputs / "model.tflite").read_bytes())
 
 
-def chosen_ranges(inputs: Path, options: dict[str, Any]) -> Ranges | None:
-    """The calibrator's ranges of a job that has some."""
+def calibration(inputs: Path, options: dict[str, Any]) -> Calibration | None:
+    """What a job that has ranges knows of activations, by its calibrator."""
     if options["mode"] != "static":
         return None
     document = json.loads((inputs / "ranges.json").read_text())
     calibrator = options.get("calibrator") or "minmax"
-    return {name: tuple(found[calibrator]) for name, found in document["tensors"].items()}
+    return Calibration(
+        ranges={name: tuple(found[calibrator]) for name, found in document["tensors"].items()},
+        means=document.get("means", {}),
+    )
 
 
 def written(content: bytes, outputs: Path) -> dict[str, Any]:

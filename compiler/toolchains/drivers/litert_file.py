@@ -72,6 +72,17 @@ class LiteRtFile:
         buffers = self.model.buffers
         return {text(t.name): t for t in self.graph.tensors if buffers[t.buffer].data is not None}
 
+    def values(self, name: str) -> Any:
+        """The values of a constant in float32; None when it is none."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        tensor = self.constants.get(name)
+        if tensor is None or tensor.type != schema.TensorType.FLOAT32:
+            return None
+        data = np.asarray(self.model.buffers[tensor.buffer].data, np.uint8).tobytes()
+        shape = [] if tensor.shape is None else list(tensor.shape)
+        return np.frombuffer(data, np.float32).reshape(shape)
+
     @cached_property
     def floats(self) -> list[str]:
         """Names of the float32 tensors that are computed."""
@@ -102,6 +113,25 @@ class LiteRtFile:
             text(code.customCode)
             for code in self.model.operatorCodes
             if code.builtinCode == schema.BuiltinOperator.CUSTOM
+        )
+
+    @cached_property
+    def unscaled(self) -> list[str]:
+        """Types of computed tensors that hold small integers without a scale."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        types = schema.TensorType
+        small = {
+            types.INT4: "int4", types.INT8: "int8", types.UINT8: "uint8",
+            types.INT16: "int16", types.UINT16: "uint16",
+        }  # fmt: skip
+        return sorted(
+            {
+                small[tensor.type]
+                for tensor in self.graph.tensors
+                if tensor.type in small
+                and (tensor.quantization is None or tensor.quantization.scale is None)
+            }
         )
 
     def layers(self) -> list[dict[str, str]]:

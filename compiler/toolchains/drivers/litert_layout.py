@@ -22,6 +22,9 @@ MAX_COMBINATIONS: Final = 243
 """Five inputs with three orders each; beyond, the converter is asked to leave inputs alone."""
 
 PROBES: Final = 4
+DISCRETE_PROBES: Final = 16
+"""More where an input or an output is no float: such models have paths that few values lead to."""
+
 _HALF_STEPS: Final = 2.0**-9
 _LAST: Final = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
 _FIRST: Final = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
@@ -95,7 +98,7 @@ def best_order(
         return None, float("inf"), []
     agreeing = [order for score, order in scored if score <= TOLERANCE]
     if agreeing:
-        return agreeing[0], dict((order, score) for score, order in scored)[agreeing[0]], agreeing
+        return agreeing[0], {order: score for score, order in scored}[agreeing[0]], agreeing
     score, order = min(scored)
     return order, score, []
 
@@ -109,9 +112,9 @@ def varies(answers: Iterable[Any]) -> bool:
 def probe_feeds(samples: Sequence[Feed], seed: int, many: int = PROBES) -> Iterator[list[Feed]]:
     """Inputs like the samples, and unlike any of them; of each the bolder form first.
 
-    Values are drawn from those that an input has in the samples, or between and somewhat beyond its extremes.
-    Whole numbers are only ever drawn from what was seen, as they may count or point at something; the second
-    form leaves them as they are in a sample.
+    Values are drawn from those that an input has in the samples, or anywhere between its extremes. Flags are
+    mixed, all off, and all on. Whole numbers are only ever drawn from what was seen, as they may count or point
+    at something; the second form leaves them as they are in a sample.
     """
     rng = np.random.default_rng(seed)
     pools = {name: np.concatenate([np.ravel(s[name]) for s in samples]) for name in samples[0]}
@@ -125,7 +128,7 @@ def probe_feeds(samples: Sequence[Feed], seed: int, many: int = PROBES) -> Itera
 def _like(pool: Any, sample: Any, at: int, rng: np.random.Generator) -> Any:
     kind = sample.dtype.kind
     if kind == "b":
-        return rng.random(sample.shape) < 0.5
+        return rng.random(sample.shape) < (0.5, 0.0, 1.0, 0.5)[at % 4]
     if not pool.size:
         return sample.copy()
     if kind != "f":

@@ -4,25 +4,21 @@ Laid beside the driver ``litert``. Rules:
 - Ranges of activations are ours (see ``ranges``), handed over as the statistics that its own calibration makes.
 - An operator that the quantizer raises on, or whose quantized form the interpreter refuses, stays float, and
   the answer says why; the model goes on.
-- Kept layers are in the refuge, and so are the operators between two of them that only move values, and the
-  ends of the model that they touch: precision that was paid for is not lost on the way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import litert_bias
 import numpy as np
-from litert_file import MOVES, LiteRtFile, interpreter, scope, text
+from litert_file import LiteRtFile, interpreter, scope, text
+from litert_recipe import INPUT, OUTPUT, Settings, recipe, spared
 
-Ranges = Mapping[str, tuple[float, float]]
-
-INPUT: Final = "INPUT"
-OUTPUT: Final = "OUTPUT"
 _MOST_FALLS: Final = 40
 _NOTHING: Final = (-1.0, 1.0)
 """Range of an activation that is always zero: there is nothing to scale, and a scale must not be zero."""
@@ -33,39 +29,16 @@ class QuantizationError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A recipe as the driver is told it.
+class Calibration:
+    """What is known of activations.
 
     Attributes:
-        mode: static, dynamic, weight_only or fp16.
-        operators: the only ones that are quantized; all when empty.
-        float_operators: kinds that stay float.
-        kept: scopes of layers that stay in the refuge.
-        refuge: ``float``, or ``int16`` for 16-bit activations.
+        ranges: smallest and largest value that a tensor's grid must hold.
+        means: what the weights of each operator meet in the mean.
     """
 
-    mode: str
-    activation_bits: int = 8
-    weight_bits: int = 8
-    algorithm: str = "MIN_MAX_UNIFORM_QUANT"
-    operators: tuple[str, ...] = ()
-    float_operators: tuple[str, ...] = ()
-    kept: frozenset[str] = frozenset()
-    refuge: str = "float"
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Settings:
-        """From a job's options."""
-        return cls(
-            mode=options["mode"],
-            activation_bits=options.get("activation_bits", 8),
-            weight_bits=options.get("weight_bits", 8),
-            algorithm=options.get("algorithm", "MIN_MAX_UNIFORM_QUANT"),
-            operators=tuple(options.get("operators", ())),
-            float_operators=tuple(options.get("float_operators", ())),
-            kept=frozenset(options.get("kept", ())),
-            refuge=options.get("refuge") or "float",
-        )
+    ranges: Mapping[str, tuple[float, float]]
+    means: litert_bias.Means = field(default_factory=dict)
 
 
 @dataclass
@@ -81,7 +54,9 @@ class Quantized:
     fallen: dict[str, str] = field(default_factory=dict)
 
 
-def quantize(file: LiteRtFile, settings: Settings, ranges: Ranges | None = None) -> Quantized:
+def quantize(
+    file: LiteRtFile, settings: Settings, calibration: Calibration | None = None
+) -> Quantized:
     """A quantized file.
 
     Raises:
@@ -90,7 +65,10 @@ def quantize(file: LiteRtFile, settings: Settings, ranges: Ranges | None = None)
     found = Quantized()
     for _ in range(_MOST_FALLS):
         try:
-            _attempt(file, settings, ranges, found)
+            before = len(found.fallen)
+            _attempt(file, settings, calibration, found)
+            if len(found.fallen) > before:
+                continue  # their neighbours are to be made anew, and their biases left alone
         except Exception as error:  # noqa: BLE001 - the quantizer raises whatever it likes
             culprits = _culprits(file, error, found)
             if not culprits:
@@ -105,22 +83,25 @@ def quantize(file: LiteRtFile, settings: Settings, ranges: Ranges | None = None)
     )
 
 
-def _attempt(file: LiteRtFile, settings: Settings, ranges: Ranges | None, found: Quantized) -> None:
+def _attempt(
+    file: LiteRtFile, settings: Settings, calibration: Calibration | None, found: Quantized
+) -> None:
     from ai_edge_quantizer import quantizer
 
     rules = recipe(file, settings, frozenset(found.fallen))
-    quantization = quantizer.Quantizer(file.content)
+    start, known = prepared(file, settings, calibration, frozenset(found.fallen))
+    quantization = quantizer.Quantizer(start.content)
     quantization.load_quantization_recipe(rules)
     taken: list[str] = []
     with noting(taken, found.fallen):
         result = quantization.quantize(
-            statistics(file, ranges) if ranges is not None else None,
+            known,
             enable_progress_bar=False,
             enable_progress_report=False,
         )
     found.content = bytes(result.quantized_model)
-    known = {layer["name"] for layer in file.layers()}
-    found.layers = [name for name in taken if name in known]
+    layers = {layer["name"] for layer in file.layers()}
+    found.layers = [name for name in taken if name in layers]
     _check(found.content)
 
 
@@ -132,7 +113,23 @@ def _check(content: bytes) -> None:
     runs.invoke()
 
 
-def statistics(file: LiteRtFile, ranges: Ranges) -> dict[str, dict[str, Any]]:
+def prepared(
+    file: LiteRtFile, settings: Settings, calibration: Calibration | None, fallen: frozenset[str]
+) -> tuple[LiteRtFile, dict[str, dict[str, Any]] | None]:
+    """The file that the quantizer starts from, and the statistics that it is given."""
+    if calibration is None:
+        return file, None
+    known = statistics(file, calibration.ranges)
+    if settings.algorithm == "MIN_MAX_UNIFORM_QUANT" and calibration.means:
+        floats = spared(file, settings.kept)[0] if settings.refuge == "float" else frozenset()
+        spare = floats | fallen
+        file = litert_bias.corrected(file, calibration.means, settings.weight_bits, spare=spare)
+    return file, known
+
+
+def statistics(
+    file: LiteRtFile, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, dict[str, Any]]:
     """Ranges in the form of the quantizer's own calibration: one value per tensor, in the tensor's rank."""
     found = {}
     for tensor in file.graph.tensors:
@@ -214,119 +211,3 @@ def said(error: BaseException) -> str:
     """The first line of an error that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:400]
-
-
-# --- which operator gets what -----------------------------------------------------------------------
-
-
-def recipe(
-    file: LiteRtFile, settings: Settings, fallen: frozenset[str] = frozenset()
-) -> list[dict[str, Any]]:
-    """An ai-edge-quantizer recipe from ours."""
-    from ai_edge_quantizer import qtyping, recipe_manager
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-
-    manager = recipe_manager.RecipeManager()
-    names = qtyping.TFLOperationName
-    every, nothing = names.ALL_SUPPORTED, AlgorithmName.NO_QUANTIZE
-    algorithm = AlgorithmName[settings.algorithm]
-    bits = settings.weight_bits
-
-    def static(regex: str, operator: Any, activation_bits: int) -> None:
-        manager.add_static_config(regex, operator, activation_bits, bits, algorithm_key=algorithm)
-
-    if settings.mode == "static":
-        for operator in [names[name] for name in settings.operators] or [every]:
-            static(".*", operator, settings.activation_bits)
-    elif settings.mode == "dynamic":
-        manager.add_dynamic_config(".*", every, bits, algorithm_key=algorithm)
-    elif settings.mode == "weight_only":
-        manager.add_weight_only_config(".*", every, bits, algorithm_key=algorithm)
-    elif settings.mode == "fp16":
-        manager.add_weight_only_config(".*", every, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
-    else:
-        raise ValueError(
-            f"expected the mode static, dynamic, weight_only or fp16, found {settings.mode!r}"
-        )
-    for name in settings.float_operators:
-        manager.add_quantization_config(".*", names[name], algorithm_key=nothing)
-    refuge, ends = spared(file, settings.kept)
-    for name in sorted(refuge | (fallen - {INPUT, OUTPUT})):
-        manager.add_quantization_config(f"^{re.escape(name)}$", every, algorithm_key=nothing)
-    wide = settings.mode == "static" and settings.refuge == "int16"
-    for name in sorted(refuge - fallen) if wide else []:
-        static(f"^(?:{re.escape(name)})$", every, 16)
-    for end in sorted({INPUT, OUTPUT} if settings.mode == "static" else ()):
-        # The last word: the scope of an end can be that of an operator.
-        if end in fallen or (end in ends and not wide):
-            manager.add_quantization_config("^.*$", names[end], algorithm_key=nothing)
-        elif not settings.operators:
-            static("^.*$", names[end], 16 if end in ends else settings.activation_bits)
-    found: list[dict[str, Any]] = manager.get_quantization_recipe()
-    return found
-
-
-def spared(file: LiteRtFile, kept: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Scopes that go to the refuge with the kept layers, and the ends of the model that do.
-
-    An operator that only moves values goes along when it takes from the refuge and gives to it; so does an end
-    of the model that a kept layer touches, directly or through such operators.
-    """
-    if not kept:
-        return frozenset(), frozenset()
-    users: dict[str, list[str]] = {}
-    makers = {}
-    for one in file.operators:
-        for name in one.outputs:
-            makers[name] = one.name
-        for name in one.inputs:
-            users.setdefault(name, []).append(one.name)
-    operators = {one.name: one for one in file.operators}
-    moves = {one.name for one in file.operators if one.op in MOVES}
-    ends_at, starts_at = set(file.outputs), set(file.inputs)
-
-    def reach(step: Callable[[Any], Sequence[str]], borders: set[str]) -> set[str]:
-        """Tensors that lead to a kept layer, or to a border of the model, through moves alone."""
-        found = set(borders)
-        for name in kept & set(operators):
-            found |= set(step(operators[name]))
-        grown = True
-        while grown:
-            before = len(found)
-            for name in moves:
-                one = operators[name]
-                other = one.outputs if step is _inputs else one.inputs
-                if found.intersection(other):
-                    found |= set(step(one))
-            grown = len(found) > before
-        return found
-
-    given = reach(_outputs, set())  # tensors that carry the refuge's precision
-    wanted = reach(_inputs, set())
-    before_end, after_start = reach(_inputs, ends_at), reach(_outputs, starts_at)
-    along = {
-        name
-        for name in moves
-        if (given | after_start).intersection(operators[name].inputs)
-        and (wanted | before_end).intersection(operators[name].outputs)
-        and (
-            given.intersection(operators[name].inputs)
-            or wanted.intersection(operators[name].outputs)
-        )
-    }
-    ends = set()
-    if wanted & starts_at:
-        ends.add(INPUT)
-    if given & ends_at:
-        ends.add(OUTPUT)
-    return frozenset(kept | along), frozenset(ends)
-
-
-def _inputs(one: Any) -> Sequence[str]:
-    names: Sequence[str] = one.inputs
-    return names
-
-
-def _outputs(one: Any) -> Sequence[str]:
-    names: Sequence[str] = one.outputs
-    return names
