@@ -6,12 +6,14 @@ room for, and the ladder of recipes, in tiers from the fastest precision down.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from compiler import profiles
 from compiler.errors import CatalogError
 from compiler.graph import strict
 from compiler.graph.strict import Table
@@ -20,6 +22,8 @@ from compiler.recipes.catalog import Recipe
 from compiler.targets import operators
 
 HERE: Final = Path(__file__).parent
+_CLASS: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_CLAUSE: Final = re.compile(r"(==|!=|>=|<=|>|<|~=)\s*\d+(\.\d+)*(\.\*)?")
 Tiers = tuple[tuple[Recipe, ...], ...]
 
 
@@ -80,8 +84,8 @@ class Target:
 
 
 def names() -> list[str]:
-    """Names of all targets."""
-    return sorted(path.stem for path in HERE.glob("*.toml"))
+    """Names of all targets, the user's among them."""
+    return list(profiles.named("targets", HERE))
 
 
 def get(name: str) -> Target:
@@ -90,19 +94,28 @@ def get(name: str) -> Target:
     Raises:
         CatalogError: there is none of that name, or a mistake in its description.
     """
-    if name not in names():
-        raise CatalogError(f"expected a target of {', '.join(names())}, found {name!r}")
-    table = strict.read(HERE / f"{name}.toml", error=CatalogError)
+    known = profiles.named("targets", HERE)
+    if name not in known:
+        raise CatalogError(f"expected a target of {', '.join(known)}, found {name!r}")
+    return read(known[name])
+
+
+def read(path: Path) -> Target:
+    """A target from its file, wherever that is; its name is the file's.
+
+    Raises:
+        CatalogError: a mistake in it, with the file and the key.
+    """
+    table = strict.read(path, error=CatalogError)
     known = recipes.load()
-    versions = table.table("runtime_versions")
     taken = table.table("operators", optional=True)
     target = Target(
-        name=name,
+        name=path.stem,
         title=table.text("title"),
-        hardware_classes=tuple(table.texts("hardware_classes")),
+        hardware_classes=_classes(table),
         ladder=_tiers(table, "ladder", known),
         fallback=_tiers(table, "fallback", known, optional=True),
-        runtime_versions={runtime: versions.text(runtime) for runtime in versions.keys()},  # noqa: SIM118 - a Table
+        runtime_versions=_versions(table.table("runtime_versions")),
         memory_mib=table.integer("memory_mib", minimum=1),
         max_size_mib=table.integer("max_size_mib", minimum=1),
         operators={runtime: operators.union(taken, runtime) for runtime in taken.keys()},  # noqa: SIM118 - a Table
@@ -110,7 +123,37 @@ def get(name: str) -> Target:
         engine=_engine(table.table("engine", optional=True)),
     )
     table.done()
+    _complete(table, target)
     return target
+
+
+def _classes(table: Table) -> tuple[str, ...]:
+    found = table.texts("hardware_classes")
+    if not found or len(set(found)) != len(found) or not all(map(_CLASS.fullmatch, found)):
+        expected = "one or more different names of small letters, digits and '-'"
+        raise table.fail("hardware_classes", expected, found)
+    return tuple(found)
+
+
+def _versions(table: Table) -> dict[str, str]:
+    found = {}
+    for runtime in table.keys():  # noqa: SIM118 - a Table
+        found[runtime] = table.text(runtime)
+        if not all(_CLAUSE.fullmatch(clause.strip()) for clause in found[runtime].split(",")):
+            expected = "versions such as '>=10.3,<12'"
+            raise table.fail(runtime, expected, found[runtime])
+    return found
+
+
+def _complete(table: Table, target: Target) -> None:
+    """Every runtime that a recipe needs has its versions said."""
+    for recipe in (*target.candidates, *chain.from_iterable(target.fallback)):
+        if recipe.loader not in target.runtime_versions:
+            raise table.fail(
+                f"runtime_versions.{recipe.loader}",
+                f"the versions of {recipe.loader}, which {recipe.name} needs",
+                sorted(target.runtime_versions),
+            )
 
 
 def _tiers(table: Table, key: str, known: dict[str, Recipe], *, optional: bool = False) -> Tiers:
