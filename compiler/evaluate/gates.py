@@ -80,6 +80,9 @@ def structure(built: Built, recipe: Recipe, target: Target) -> Gate:
         return Gate(name=name, passed=False, detail="nothing was quantized")
     count = sum(built.operators.values())
     listed = "all of them the target's" if allowed is not None else "none custom"
+    beside = target.beside_npu(built.info.get("cpu_operators", ()))
+    if beside:
+        listed += f", on the processor beside the NPU: {', '.join(beside)}"
     fallen = f"; {len(built.fallen)} stay in float, as the quantizer failed on them"
     return Gate(
         name=name,

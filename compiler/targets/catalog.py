@@ -7,7 +7,7 @@ room for, and the ladder of recipes, in tiers from the fastest precision down.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from compiler.recipes.catalog import Recipe
 from compiler.targets import operators
 
 HERE: Final = Path(__file__).parent
+NPU: Final = "npu"
 _CLASS: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _CLAUSE: Final = re.compile(r"(==|!=|>=|<=|>|<|~=)\s*\d+(\.\d+)*(\.\*)?")
 Tiers = tuple[tuple[Recipe, ...], ...]
@@ -56,7 +57,7 @@ class Target:
         memory_mib: what a model may take at run time on such a device.
         max_size_mib: largest payload that the target's devices should take.
         operators: by runtime, the operators that the target's runtime takes. A runtime without an entry
-            takes whatever its own builder takes.
+            takes whatever its own builder takes. Under `NPU`, those that the accelerator itself takes.
         machines: the machines (as `platform.machine` says) whose latency figures are the target's own;
             empty where figures measured on a host are estimates.
     """
@@ -77,6 +78,14 @@ class Target:
     def candidates(self) -> tuple[Recipe, ...]:
         """The recipes of the ladder, from the first tier down."""
         return tuple(chain.from_iterable(self.ladder))
+
+    def beside_npu(self, operators: Iterable[str]) -> list[str]:
+        """Operators that a compiler left on the processor, each with why."""
+        placed = self.operators.get(NPU, frozenset())
+        return [
+            f"{name} ({'its constraints are not met' if name in placed else 'the NPU has none'})"
+            for name in sorted(operators)
+        ]
 
     def figures_are_own(self, machine: str) -> bool:
         """Whether what is measured on such a machine is the target's own figure, and no estimate."""

@@ -205,7 +205,7 @@ def _all_beside(table: Table, key: str, folder: str) -> tuple[Path, ...]:
 
 
 def _beside(table: Table, key: str, name: str, folder: str) -> Path:
-    path = Path(table.where).parent / folder / name
-    if Path(name).name != name or not path.is_file():
-        raise table.fail(key, f"a file in {path.parent}", name)
+    path = (Path(table.where).parent / folder / name).resolve()
+    if not path.is_file():
+        raise table.fail(key, f"a file, relative to {Path(table.where).parent / folder}", name)
     return path

@@ -68,7 +68,8 @@ def _descendants() -> list[int]:
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - pathlib would slow each start
         with contextlib.suppress(OSError):
             parents[int(name)] = _parent(name)
-    found, fresh = [], {os.getpid()}
+    found: list[int] = []
+    fresh = {os.getpid()}
     while fresh:
         fresh = {pid for pid, parent in parents.items() if parent in fresh}
         found += fresh

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ethosu.vela import vela
+from ethosu.vela.architecture_features import Accelerator
 from ethosu.vela.tflite.BuiltinOperator import BuiltinOperator
 from ethosu.vela.tflite.Model import Model
 
@@ -47,6 +48,11 @@ def finish(inputs: Path, outputs: Path, options: dict[str, Any]) -> dict[str, An
     Vela's own configuration file; ``optimise``, ``Performance`` or ``Size``; ``arena_cache_bytes``, the SRAM
     that it may plan with, where the memory mode's own is not meant.
     """
+    known = Accelerator.member_list()
+    if options["accelerator_config"] not in known:
+        raise ValueError(
+            f"expected an accelerator of {', '.join(known)}, found {options['accelerator_config']!r}"
+        )
     source = inputs / "model.tflite"
     before = operators(source)
     arguments = [
