@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -47,6 +48,10 @@ FILES: dict[str, Callable[[], str]] = {
     "reference/report.schema.json": formats.report_schema,
     "reference/wire.schema.json": formats.wire_schema,
 }
+
+
+# The reference speaks of what ships, not of the targets and toolchains of whoever writes it.
+os.environ["OUTRIDER_PROFILES"] = ""
 
 
 def rendered(page: str) -> str:

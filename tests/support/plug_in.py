@@ -13,7 +13,7 @@ title = "Acme NPU, by the plug-in's own compiler"
 hardware_classes = ["acme-board"]
 memory_mib = 256
 max_size_mib = 16
-ladder = [["acme_litert_static_wi8_ai8"]]
+ladder = [["acme_litert_dynamic_wi8"]]
 fallback = [["litert_fp32"]]
 
 [runtime_versions]
@@ -34,10 +34,10 @@ operators = ["acme-npu"]
 """
 
 RECIPE = """\
-[acme_litert_static_wi8_ai8]
+[acme_litert_dynamic_wi8]
 title = "int8 for the Acme NPU"
 backend = "finish"
-base = "litert_static_wi8_ai8"
+base = "litert_dynamic_wi8"
 toolchain = "acme"
 runtime = "acme"
 member = "model.acme"
@@ -89,9 +89,7 @@ def wrap(payload):
 """
 
 
-def write(
-    folder: Path, *, wall_s: float = 60, cpu_s: float = 60, memory_mib: int = 512
-) -> Path:
+def write(folder: Path, *, wall_s: float = 60, cpu_s: float = 60, memory_mib: int = 512) -> Path:
     """Write the plug-in below `folder`, and return what ``OUTRIDER_PROFILES`` names."""
     limits = {"wall_s": wall_s, "cpu_s": cpu_s, "memory_mib": memory_mib}
     texts = {
