@@ -26,27 +26,33 @@ def main() -> None:
     cpu_s, data_bytes = int(sys.argv[1]), int(sys.argv[2])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    signal.signal(signal.SIGTERM, lambda *_: _end(-signal.SIGTERM))
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _limit(resource.RLIMIT_CORE, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        os.setpgid(0, 0)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         # The soft limit sends SIGXCPU, which says why; the hard one kills.
         _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 5)
         _limit(resource.RLIMIT_DATA, data_bytes, data_bytes)
         _limit(resource.RLIMIT_FSIZE, _FILE_BYTES, _FILE_BYTES)
         os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - a list, no shell
+    signal.signal(signal.SIGTERM, lambda *_: _end(child, -signal.SIGTERM))
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     while True:
         pid, status = os.wait()
         if pid == child:
-            _end(os.waitstatus_to_exitcode(status))
+            _end(child, os.waitstatus_to_exitcode(status))
 
 
-def _end(code: int) -> None:
+def _end(group: int, code: int) -> None:
     """Kill all that is left, then end with a status, or by a signal where `code` is negative."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The group at one blow, which no fork outruns; then what moved to groups of its own.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
     while found := _descendants():
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):

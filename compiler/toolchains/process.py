@@ -243,13 +243,20 @@ def _ending(status: int, limits: Limits) -> str:
 
 
 def _clear(process: subprocess.Popen[bytes]) -> None:
-    """Have the launcher kill all that is below it; kill its group where it does not answer."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+    """Have the launcher kill all that is below it; do it from here where it does not answer."""
+    if process.poll() is not None:
+        return
+    below = []
+    with contextlib.suppress(psutil.Error):
+        below = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_CLEARING_S)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        return
+    process.kill()
+    for one in below:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
     process.wait()
 
 
