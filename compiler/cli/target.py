@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _maker(recipe: Recipe) -> str:
 
 
 def _print(target: Target) -> None:
-    rows: list[list[str | int]] = [
+    rows: list[Sequence[object]] = [
         ["hardware classes", ", ".join(target.hardware_classes)],
         *(["runtime", f"{name} {spec}"] for name, spec in target.runtime_versions.items()),
         ["memory for a model", f"{target.memory_mib} MiB"],
