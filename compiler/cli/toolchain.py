@@ -39,6 +39,8 @@ def _names(*, required: bool) -> Callable[[F], F]:
 def command() -> None:
     """Toolchains: isolated environments, locked with hashes, that compile steps run in.
 
+    Your own lie in `toolchains/` below the folders in OUTRIDER_PROFILES, else below ~/.config/outrider.
+
     \b
       outrider toolchain install        # all of them
       outrider toolchain doctor         # do they answer?

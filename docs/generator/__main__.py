@@ -18,6 +18,7 @@ from pathlib import Path
 import commands
 import formats
 import machines
+import profiles
 import service
 from markdown import ROOT
 
@@ -34,11 +35,14 @@ PARTS: dict[str, Callable[[], str]] = {
     "manifest": formats.manifest,
     "messages": formats.messages,
     "metrics": service.metrics,
+    "operator-sets": profiles.operator_sets,
     "provenance": formats.provenance,
-    "recipes": formats.recipes,
+    "recipes": profiles.recipes,
     "report": formats.report,
     "states": machines.states,
-    "targets": formats.targets,
+    "target-ladders": profiles.ladders,
+    "targets": profiles.targets,
+    "toolchains": profiles.toolchains,
     "topics": formats.topics,
 }
 FILES: dict[str, Callable[[], str]] = {

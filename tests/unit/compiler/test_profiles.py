@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,27 @@ def test_whatever_stands_under_a_key_is_taken_or_refused_by_name(
             assert target.memory_mib > 0
     finally:
         file.unlink(missing_ok=True)
+
+
+def keys(path: Path) -> set[str]:
+    """The keys of a target's or a toolchain's file, those of free tables left out."""
+    found = set()
+    for name, value in tomllib.loads(path.read_text()).items():
+        found.add(name)
+        if name in {"engine", "limits", "supplied"}:
+            found |= {f"{name}.{key}" for key in value}
+    return found
+
+
+def test_every_key_is_in_the_reference() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/targets.md").read_text()
+    described = set(re.findall(r"`\[?([a-z_.]+)\]?`", page))
+    used = {key for path in targets.HERE.glob("*.toml") for key in keys(path)}
+    used |= {key for path in toolchains.HERE.glob("*.toml") for key in keys(path)}
+    used |= {
+        key
+        for path in recipes.HERE.glob("*.toml")
+        for recipe in tomllib.loads(path.read_text()).values()
+        for key in recipe
+    }
+    assert used - {"engine", "limits", "supplied"} <= described
