@@ -229,11 +229,13 @@ def recipe(
     manager = recipe_manager.RecipeManager()
     names = qtyping.TFLOperationName
     every, nothing = names.ALL_SUPPORTED, AlgorithmName.NO_QUANTIZE
-    algorithm = AlgorithmName[settings.algorithm]
+    algorithm, minmax = AlgorithmName[settings.algorithm], AlgorithmName.MIN_MAX_UNIFORM_QUANT
     bits = settings.weight_bits
 
     def static(regex: str, operator: Any, activation_bits: int) -> None:
-        manager.add_static_config(regex, operator, activation_bits, bits, algorithm_key=algorithm)
+        # Only operators with weights know another algorithm; ends have none.
+        chosen = minmax if operator in {names[INPUT], names[OUTPUT]} else algorithm
+        manager.add_static_config(regex, operator, activation_bits, bits, algorithm_key=chosen)
 
     if settings.mode == "static":
         for operator in [names[name] for name in settings.operators] or [every]:
