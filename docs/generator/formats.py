@@ -128,31 +128,5 @@ def agent_settings() -> str:
     return table(["key", "type", "default", "meaning", "overridden by"], rows)
 
 
-def targets() -> str:
-    """The targets that models are compiled for."""
-    from compiler.targets import catalog
-
-    rows = [
-        [
-            f"`{one.name}`",
-            one.title,
-            ", ".join(f"`{name}`" for name in one.hardware_classes),
-            ", ".join(f"`{recipe.name}`" for recipe in one.candidates),
-        ]
-        for one in map(catalog.get, catalog.names())
-    ]
-    return table(["target", "what it is", "hardware classes", "recipes, tried in this order"], rows)
-
-
-def recipes() -> str:
-    """The recipes that can be tried."""
-    from compiler.recipes import catalog
-
-    rows = [
-        [f"`{one.name}`", one.backend, one.precision, one.title] for one in catalog.load().values()
-    ]
-    return table(["recipe", "backend", "precision", "what it does"], rows)
-
-
 def _topic(direction: str, kind: str) -> str:
     return f"`outrider/v1/{{tenant}}/d/{{device}}/{direction}/{kind}`"

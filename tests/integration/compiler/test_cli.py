@@ -115,9 +115,21 @@ def test_mistakes_are_told_in_one_line(place: Path) -> None:
 
 def test_toolchains_are_listed_and_absent_ones_diagnosed(place: Path) -> None:
     listed = json.loads(outrider(place, "toolchain", "list", "--json", check=True).stdout)
-    assert {row["name"]: row["installed"] for row in listed} == {
-        "litert": False, "onnx": False, "tensorrt-rtx": False,
-    }  # fmt: skip
+    locked = {row["name"] for row in listed if not row["supplied"]}
+    assert locked == {"litert", "onnx", "tensorrt-rtx", "vela"}
+    assert not any(row["installed"] for row in listed)
     doctor = outrider(place, "toolchain", "doctor", "onnx", check=True)
     assert "absent" in doctor.stdout
     assert "nothing was installed" in outrider(place, "toolchain", "remove", "onnx").stdout
+
+
+def test_targets_are_listed_shown_and_unknown_ones_refused(place: Path) -> None:
+    listed = json.loads(outrider(place, "target", "list", "--json", check=True).stdout)
+    found = {row["name"]: row for row in listed}
+    assert found["jetson-thor"]["toolchains"]["trt_onnx_fp16"] == "the device"
+    shown = outrider(place, "target", "show", "ethos-u55-128", check=True).stdout
+    assert "vela_litert_static_wi8_ai8" in shown
+    assert "no host: they are estimates" in shown
+    unknown = outrider(place, "target", "show", "toaster")
+    assert unknown.returncode == 1
+    assert "expected a target of cpu-arm64" in " ".join(unknown.stderr.split())
