@@ -64,7 +64,8 @@ def _missing(part: str) -> str:
 def _missing_toolchains() -> str:
     from compiler.toolchains import catalog, install
 
-    absent = [name for name in catalog.names() if not install.is_installed(catalog.get(name))]
+    locked = [one for one in map(catalog.get, catalog.names()) if not one.system_packages]
+    absent = [toolchain.name for toolchain in locked if not install.is_installed(toolchain)]
     return f"no toolchain {', '.join(absent)}: run outrider toolchain install" if absent else ""
 
 

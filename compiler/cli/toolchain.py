@@ -67,11 +67,12 @@ def list_(*, as_json: bool) -> None:
 @_names(required=False)
 @_JSON
 def install_(names: tuple[str, ...], *, as_json: bool) -> None:
-    """Install the toolchains NAME, or all of them; what is there already is left alone.
+    """Install the toolchains NAME, or all that are locked; what is there already is left alone.
 
-    With `uv` where it is on the path, else with `pip`; from the index that they are configured for.
+    One that runs what the system has (tensorrt) is made only when it is named. With `uv` where it is on the path, else with `pip`; from the index that they are configured for.
     """
-    chosen = [catalog.get(name) for name in names or catalog.names()]
+    found = [catalog.get(name) for name in names or catalog.names()]
+    chosen = [toolchain for toolchain in found if names or not toolchain.system_packages]
     rows = []
     with output.progress() as progress:
         task = progress.add_task("installing", total=len(chosen))

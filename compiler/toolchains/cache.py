@@ -50,6 +50,8 @@ def call(
         ToolchainMissingError: the toolchain is not installed.
         BuildError: the driver failed.
     """
+    if toolchain.system_packages:
+        return driver.call(toolchain, operation, files=files, options=options)
     entry = root() / _key(toolchain, operation, files, options)
     kept = _read(entry)
     if kept is not None:

@@ -27,6 +27,8 @@ class Toolchain:
     Attributes:
         locks: requirement files, complete and with hashes, relative to no index.
         locks_any_python: the same for packages whose metadata refuse this Python although they work.
+        system_packages: whether the environment sees the system's Python packages, because what it runs is
+            installed with the system; nothing locks those, so what it answers is not cached.
         size_mib: roughly, on disk.
     """
 
@@ -37,6 +39,7 @@ class Toolchain:
     locks_any_python: tuple[Path, ...]
     size_mib: int
     limits: Limits
+    system_packages: bool = False
 
     @property
     def lock_sha256(self) -> str:
@@ -71,11 +74,12 @@ def get(name: str) -> Toolchain:
     toolchain = Toolchain(
         name=name,
         title=table.text("title"),
-        driver=HERE / "drivers" / table.text("driver"),
+        driver=(HERE / "drivers" / table.text("driver")).resolve(),
         locks=tuple(HERE / "locks" / lock for lock in table.texts("locks")),
         locks_any_python=tuple(
             HERE / "locks" / lock for lock in table.texts("locks_any_python", default=[])
         ),
+        system_packages=table.flag("system_packages", default=False),
         size_mib=table.integer("size_mib"),
         limits=Limits(
             wall_s=limits.number("wall_s", minimum=1),

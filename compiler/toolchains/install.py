@@ -121,7 +121,18 @@ def packages(toolchain: Toolchain) -> dict[str, str]:
 
 def _install_with_uv(toolchain: Toolchain, home: Path, say: Say) -> None:
     say(f"{toolchain.name}: making an environment with uv")
-    _run(["uv", "venv", "--quiet", "--no-project", "--python", sys.executable, str(home)])
+    _run(
+        [
+            "uv",
+            "venv",
+            "--quiet",
+            "--no-project",
+            *_flags(toolchain),
+            "--python",
+            sys.executable,
+            str(home),
+        ]
+    )
     base = ["uv", "pip", "install", "--quiet", "--python", str(home / "bin" / "python")]
     base += ["--no-deps", "--require-hashes", "--compile-bytecode"]
     for lock in toolchain.locks:
@@ -134,7 +145,7 @@ def _install_with_uv(toolchain: Toolchain, home: Path, say: Say) -> None:
 
 def _install_with_pip(toolchain: Toolchain, home: Path, say: Say) -> None:
     say(f"{toolchain.name}: making an environment with pip")
-    _run([sys.executable, "-m", "venv", str(home)])
+    _run([sys.executable, "-m", "venv", *_flags(toolchain), str(home)])
     base = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
     base += ["--no-deps", "--require-hashes", "--disable-pip-version-check"]
     # What a lock pins was resolved for this Python; some packages' metadata refuse it nevertheless.
@@ -142,6 +153,10 @@ def _install_with_pip(toolchain: Toolchain, home: Path, say: Say) -> None:
     for lock in (*toolchain.locks, *toolchain.locks_any_python):
         say(f"{toolchain.name}: installing {lock.name}")
         _run([*base, "-r", str(lock)])
+
+
+def _flags(toolchain: Toolchain) -> list[str]:
+    return ["--system-site-packages"] if toolchain.system_packages else []
 
 
 def _mark(toolchain: Toolchain, home: Path) -> None:

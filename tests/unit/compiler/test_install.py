@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +68,13 @@ def test_what_an_interrupted_install_left_is_replaced(empty: Toolchain) -> None:
     assert not (home / "half").exists()
 
 
+def test_an_environment_may_see_the_systems_packages(empty: Toolchain) -> None:
+    toolchain = dataclasses.replace(empty, system_packages=True)
+    assert install.install(toolchain) is True
+    settings = (install.folder(toolchain) / "pyvenv.cfg").read_text()
+    assert "include-system-site-packages = true" in settings
+
+
 def test_two_at_once_install_one(empty: Toolchain) -> None:
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda _: install.install(empty), range(4)))
@@ -80,7 +88,7 @@ def test_the_folder_follows_the_locks(empty: Toolchain, tmp_path: Path) -> None:
 
 
 def test_every_toolchain_is_described_and_locked_with_hashes() -> None:
-    assert catalog.names() == ["litert", "onnx", "tensorrt-rtx"]
+    assert catalog.names() == ["litert", "onnx", "tensorrt", "tensorrt-rtx"]
     for name in catalog.names():
         toolchain = catalog.get(name)
         assert toolchain.driver.is_file()
