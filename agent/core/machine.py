@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from agent.core.acquire import Acquisition
+from agent.core.building import Building
 from agent.core.commands import SaveModel
 from agent.core.context import Context
 from agent.core.events import SelfTested
@@ -53,7 +56,8 @@ class Machine:
         self._counter = 0
         self.service = service
         self.acquisition = Acquisition(ctx, self._mover, found=found, runtimes=runtimes)
-        self.trial = Trial(ctx, self._mover, service, self.acquisition)
+        self.building = Building(ctx, self._mover)
+        self.trial = Trial(ctx, self._mover, service, self.acquisition, self.building)
 
     @property
     def record(self) -> ModelRecord:
@@ -67,15 +71,20 @@ class Machine:
 
     def deadline(self) -> float | None:
         """When `work` has something to do although nothing happened."""
-        rooms = (self.acquisition, self.trial, self.service)
+        rooms = (self.acquisition, self.building, self.trial, self.service)
         times = [due for room in rooms if (due := room.deadline()) is not None]
         return min(times) if times else None
 
     # --- boot and assignment ---------------------------------------------------------------------
 
-    def boot(self) -> None:
-        """Take up what was under way when the daemon ended."""
+    def boot(self, engines: dict[str, str]) -> None:
+        """Take up what was under way when the daemon ended.
+
+        Args:
+            engines: the engines of this device's own making that fit it, by the artifact's digest.
+        """
         self._check_slots()
+        self._check_engines(engines)
         if self.heavy and self.record.state is not State.ROLLING_BACK:
             self._mover.move(Trigger.REBOOTED)
         candidate = self.record.candidate
@@ -104,6 +113,47 @@ class Machine:
             active, previous = previous, None
         if (active, previous) != (self.record.active, self.record.previous):
             self._mover.save(active=active, previous=previous)
+
+    def _check_engines(self, engines: dict[str, str]) -> None:
+        """Have engines built anew that are gone, or that the device no longer runs."""
+
+        def fits(content: SlotContent | None) -> bool:
+            return (
+                content is None
+                or not content.engine
+                or engines.get(content.sha256) == content.engine
+            )
+
+        record = self.record
+        if not fits(record.candidate) and record.candidate is not None:
+            self._mover.save(candidate=msgspec.structs.replace(record.candidate, engine=""))
+        previous = record.previous if fits(record.previous) else None
+        active = record.active
+        if fits(active) or active is None:
+            if previous != record.previous:
+                self._mover.save(previous=previous)
+            return
+        self._ctx.event(
+            "engine.outdated",
+            f"expected engine {active.engine[:12]} in this device's cache, found none that fits its "
+            f"TensorRT, driver and system; {'the release before it' if previous else 'nothing'} answers "
+            "until it is built anew",
+            level=EventLevel.WARNING,
+            model=record.model,
+            release=active.release,
+        )
+        if record.state not in TERMINAL:  # the update under way goes on; what it replaces is gone
+            self._mover.save(active=previous, previous=None)
+            return
+        self._mover.move(
+            Trigger.OUTDATED,
+            stores=0,
+            candidate=msgspec.structs.replace(active, engine=""),
+            active=previous,
+            previous=None,
+            error_code="",
+            detail="its engine is built anew",
+        )
 
     def damaged(self, content: SlotContent) -> None:
         """A worker found other bytes in a slot than were verified."""
@@ -137,6 +187,7 @@ class Machine:
             self.acquisition.work()
         else:
             self.trial.work(lock_free=lock_free and self._known)
+        self.building.work()
         self.service.tick()
 
     def _reconcile(self) -> None:
@@ -168,6 +219,8 @@ class Machine:
         elif record.candidate is not None and record.candidate.sha256 == target.sha256:
             if record.counter != counter:
                 self._mover.save(counter=counter)
+        elif record.settled_counter == counter:
+            return  # this assignment has ended; what was active is being built anew
         elif record.state in LIGHT:
             self._assign(target)
         else:
@@ -187,6 +240,7 @@ class Machine:
 
     def _assign(self, target: Target) -> None:
         self.acquisition.begin()
+        self.building.fresh()
         content = SlotContent(
             release=target.release,
             sha256=target.sha256,
