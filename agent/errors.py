@@ -92,7 +92,7 @@ class BuildLostError(EngineError):
     retryable = True
 
 
-class AttestationMissingError(DeviceError):
+class EngineMissingError(DeviceError):
     """An engine that this device built is gone from its cache, or is not the one that it attested."""
 
     code = "build.engine"

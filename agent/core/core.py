@@ -76,7 +76,7 @@ class Core:
             ev.Staged: lambda e: self.machine(e.model).acquisition.staged(e),
             ev.StageFailed: lambda e: self.machine(e.model).acquisition.stage_failed(e),
             ev.BuildProgress: lambda e: self.machine(e.model).building.on_progress(e),
-            ev.Built: lambda e: self.machine(e.model).trial.built(e),
+            ev.Built: lambda e: self.machine(e.model).built(e),
             ev.BuildFailed: lambda e: self.machine(e.model).building.failed(e),
             ev.WorkerReady: self._on_worker(lambda m, r, e: m.worker_ready(r, e.features)),
             ev.WorkerFailed: self._on_worker(lambda m, r, e: m.worker_lost(r, e.code, e.detail)),

@@ -16,14 +16,14 @@ from agent.core.acquire import Acquisition
 from agent.core.building import Building
 from agent.core.commands import SaveModel
 from agent.core.context import Context
-from agent.core.events import SelfTested
+from agent.core.events import Built, SelfTested
 from agent.core.mover import Mover
 from agent.core.records import ModelRecord, SlotContent
 from agent.core.reporting import report
 from agent.core.service import Phase, Running, Service
 from agent.core.states import HEAVY, LIGHT, SETTLED, TERMINAL, State, Trigger
 from agent.core.trial import Trial
-from agent.errors import SupersededError
+from agent.errors import EngineMissingError, SupersededError
 from agent.serving.port import Figures
 from fleet.artifact.manifest import Feature
 from fleet.wire.messages import EventLevel
@@ -53,6 +53,7 @@ class Machine:
         self._ctx = ctx
         self._mover = Mover(ctx, record)
         self._known = False
+        self._engines: dict[str, str] = {}
         self._counter = 0
         self.service = service
         self.acquisition = Acquisition(ctx, self._mover, found=found, runtimes=runtimes)
@@ -83,8 +84,9 @@ class Machine:
         Args:
             engines: the engines of this device's own making that fit it, by the artifact's digest.
         """
+        self._engines = dict(engines)
         self._check_slots()
-        self._check_engines(engines)
+        self._check_engines()
         if self.heavy and self.record.state is not State.ROLLING_BACK:
             self._mover.move(Trigger.REBOOTED)
         candidate = self.record.candidate
@@ -114,14 +116,14 @@ class Machine:
         if (active, previous) != (self.record.active, self.record.previous):
             self._mover.save(active=active, previous=previous)
 
-    def _check_engines(self, engines: dict[str, str]) -> None:
+    def _check_engines(self) -> None:
         """Have engines built anew that are gone, or that the device no longer runs."""
 
         def fits(content: SlotContent | None) -> bool:
             return (
                 content is None
                 or not content.engine
-                or engines.get(content.sha256) == content.engine
+                or self._engines.get(content.sha256) == content.engine
             )
 
         record = self.record
@@ -257,6 +259,11 @@ class Machine:
             detail="",
         )
 
+    def built(self, event: Built) -> None:
+        """An engine was built."""
+        self._engines[event.sha256] = event.engine
+        self.trial.built(event)
+
     # --- workers ---------------------------------------------------------------------------------
 
     def worker_ready(self, running: Running, features: list[Feature]) -> None:
@@ -296,6 +303,9 @@ class Machine:
             self.trial.disprove(code, detail)
         if code.startswith("ota."):
             self.damaged(content)
+        elif code == EngineMissingError.code:
+            self._engines.pop(content.sha256, None)
+            self._check_engines()
 
     def worker_exited(self, running: Running, reason: str) -> None:
         """A worker's process is gone."""

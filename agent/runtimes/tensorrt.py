@@ -22,6 +22,7 @@ from agent.runtimes import tensorrt_driver as driver
 from agent.runtimes.cuda import Buffer, Cuda, open_cuda
 from agent.runtimes.port import Opener, Options, Runtime, Tensors
 from agent.runtimes.tensors import Array, FileTensor, Signature
+from fleet.artifact.manifest import Manifest
 from ota.verify.artifact import VerifiedArtifact
 
 ENGINE_SUFFIX: Final = ".engine"
@@ -36,6 +37,11 @@ _DTYPES: Final[Mapping[str, str]] = MappingProxyType(
         "uint8": "uint8",
     }
 )
+
+
+def builds(manifest: Manifest) -> bool:
+    """Whether a device makes what it runs itself, from an ONNX model that is the artifact's payload."""
+    return manifest.runtime == "tensorrt" and manifest.payload.member.endswith(".onnx")
 
 
 def opener(module: str) -> Opener:
