@@ -127,6 +127,11 @@ def classify(file: str = "classify.onnx", **changes) -> Package:
     return make(file, [IMAGE], [PROBS], **(bound | fields | changes))
 
 
+def to_be_built(**changes) -> Package:
+    """The classifier as an ONNX model that a device builds its engine from."""
+    return classify("classify.onnx", runtime="tensorrt", **changes)
+
+
 def verified(content: Package) -> VerifiedArtifact:
     """The package, as this process has just built it."""
     return verify.from_build(content)

@@ -45,9 +45,9 @@ def uses(file: str) -> set[tuple[str, str]]:
         name = value.id if isinstance(value, ast.Name) else ""
         if isinstance(value, ast.Attribute):
             # `trt.DataType.FLOAT`, and `self._engine.name` in the runtime
-            if isinstance(value.value, ast.Name) and value.value.id == "trt":
-                if not node.attr.startswith("__"):
-                    found.add((value.attr, node.attr))
+            of_trt = isinstance(value.value, ast.Name) and value.value.id == "trt"
+            if of_trt and not node.attr.startswith("__"):
+                found.add((value.attr, node.attr))
             name = value.attr.lstrip("_")
         if (
             name in RECEIVERS
