@@ -42,9 +42,12 @@ class Runtime:
         data = bytes(serialized_engine)
         size = int.from_bytes(data[4:8], "little")
         head = json.loads(data[8 : 8 + size]) if data[:4] == b"ftrt" else None
-        if head is None or head["gpu"] != os.environ["FAKE_GPU"]:
+        if head is None or head["built"] != [
+            os.environ["FAKE_TENSORRT"],
+            os.environ["FAKE_GPU"],
+        ]:
             self._logger.log(
-                Severity.ERROR, "Error Code 1: Serialization (magic tag or device differs)"
+                Severity.ERROR, "Error Code 1: Serialization (magic tag, version or device differs)"
             )
             return None
         return ICudaEngine(head["profiles"], data[8 + size :])

@@ -230,7 +230,10 @@ class Builder:
             )
             return None
         config._cache._data = b"measured" + len(config._cache._data).to_bytes(2, "little")
-        head = {"profiles": config._profiles, "gpu": os.environ["FAKE_GPU"]}
+        head = {
+            "profiles": config._profiles,
+            "built": [os.environ["FAKE_TENSORRT"], os.environ["FAKE_GPU"]],
+        }
         text = json.dumps(head).encode()
         inside = (
             b"\x7fELF\x02\x01\x01"

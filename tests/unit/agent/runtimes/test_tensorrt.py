@@ -119,7 +119,7 @@ def test_what_cannot_be_loaded_is_said(fakes: Any, engine: bytes):
         registry.open_runtime(artifact(engine))
     fakes.setenv("FAKE_TENSORRT_DOES", "")
     fakes.setenv("FAKE_GPU", '{"name": "another"}')
-    with pytest.raises(LoadError, match="device differs"):
+    with pytest.raises(LoadError, match="version or device differs"):
         registry.open_runtime(artifact(engine))
 
 
