@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.adapters import sensors
+from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
 from agent.adapters.log import Log
 from agent.adapters.mqtt import Link
@@ -21,6 +22,7 @@ from agent.buffer.store import Buffer
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.errors import DiskError
+from agent.runtimes import tensorrt
 from fleet.errors import OutriderError
 from ota.errors import UnattestedError
 
@@ -32,6 +34,7 @@ class Parts:
     store: Store
     buffer: Buffer
     crew: Crew
+    builds: Builds
     link: Link
     log: Log
     state_dir: Path
@@ -72,7 +75,7 @@ class Effects:
         Raises:
             DiskError: it persists, and could not.
         """
-        if not self._parts.crew.take(command):
+        if not self._parts.crew.take(command) and not self._parts.builds.take(command):
             self._table[type(command)](command)
 
     async def end(self) -> None:
@@ -153,6 +156,7 @@ class Effects:
                 sha256=command.sha256,
                 manifest_model=manifest.model,
                 manifest_runtime=manifest.runtime,
+                builds=tensorrt.builds(manifest),
             )
         )
 

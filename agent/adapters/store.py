@@ -3,6 +3,7 @@
     identity/   key.pem  cert.pem  ca.pem  enrolment.json
     trust/      store
     device      ports
+    engines/    see agent.adapters.engines
     models/M/   state  slots/a/artifact.outrider  slots/b/artifact.outrider
     downloads/  SHA256.part  SHA256.bitmap
 
@@ -161,6 +162,13 @@ class Store:
                 return manifests.decode(archive.read(info))
         except (DiskError, zipfile.BadZipFile, KeyError, NotImplementedError, EOFError) as error:
             raise ManifestError(f"{path}: expected an artifact, found {error}") from None
+
+    def payload_sha256(self, model: str, slot: str) -> str:
+        """Digest of the payload of the artifact in a slot, as its manifest says; empty where there is none."""
+        try:
+            return self.manifest(model, slot).payload.sha256
+        except (ManifestError, ValueError):
+            return ""
 
     # --- downloads -------------------------------------------------------------------------------
 

@@ -268,7 +268,7 @@ class Acquisition:
                 f"found one of {found[0]} for {found[1]}; it must be released again",
             )
             return
-        kept = msgspec.structs.replace(candidate, slot=slot)
+        kept = msgspec.structs.replace(candidate, slot=slot, builds=event.builds)
         self._mover.move(Trigger.STORED, figures=figures, candidate=kept, error_code="", detail="")
 
     def stage_failed(self, event: StageFailed) -> None:

@@ -118,6 +118,21 @@ class Stage(Command, frozen=True):
     fetched: bool = True
 
 
+class Build(Command, frozen=True):
+    """Make and attest the engine of the artifact in a slot. Answers `Built` or `BuildFailed`, `BuildProgress` before."""
+
+    model: str
+    sha256: str
+    length_bytes: int
+    slot: str
+
+
+class CancelBuild(Command, frozen=True):
+    """End the model's build, where one is under way; nothing answers."""
+
+    model: str
+
+
 class Discard(Command, frozen=True):
     """Delete partial downloads other than these."""
 
@@ -125,7 +140,11 @@ class Discard(Command, frozen=True):
 
 
 class StartWorker(Command, frozen=True):
-    """Start a process and load a slot in it. Answers `WorkerReady` or `WorkerFailed`."""
+    """Start a process and load a slot in it. Answers `WorkerReady` or `WorkerFailed`.
+
+    Attributes:
+        engine: sha256 of the engine that this device built from the slot; empty: the slot itself is loaded.
+    """
 
     worker: int
     model: str
@@ -133,6 +152,7 @@ class StartWorker(Command, frozen=True):
     sha256: str
     length_bytes: int
     slot: str
+    engine: str = ""
 
 
 class TestWorker(Command, frozen=True):

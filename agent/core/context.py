@@ -21,6 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         probation_s: longest probation; what is missing then comes from the golden vectors.
         window_s: length of a telemetry window.
         health_s: time between two readings of the sensors.
+        build_timeout_s: longest build of an engine.
     """
 
     tenant: str
@@ -33,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     probation_s: float = 60.0
     window_s: float = 60.0
     health_s: float = 300.0
+    build_timeout_s: float = 7200.0
 
 
 class Context:

@@ -152,7 +152,17 @@ def packages(toolchain: Toolchain) -> dict[str, str]:
 
 def _install_with_uv(toolchain: Toolchain, home: Path, say: Say) -> None:
     say(f"{toolchain.name}: making an environment with uv")
-    _run(["uv", "venv", "--quiet", "--no-project", "--python", sys.executable, str(home)])
+    _run(
+        [
+            "uv",
+            "venv",
+            "--quiet",
+            "--no-project",
+            "--python",
+            sys.executable,
+            str(home),
+        ]
+    )
     base = ["uv", "pip", "install", "--quiet", "--python", str(home / "bin" / "python")]
     base += ["--no-deps", "--require-hashes", "--compile-bytecode"]
     for lock in toolchain.locks:

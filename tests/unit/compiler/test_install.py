@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_the_folder_follows_the_locks(empty: Toolchain, tmp_path: Path) -> None:
 
 
 def test_every_toolchain_is_described_and_locked_with_hashes() -> None:
-    plug_ins = {"edgetpu", "rknn", "qnn", "openvino"}
+    plug_ins = {"edgetpu", "rknn", "qnn", "openvino", "tensorrt"}
     assert set(catalog.names()) == {"litert", "onnx", "tensorrt-rtx", "vela"} | plug_ins
     for name in catalog.names():
         toolchain = catalog.get(name)
