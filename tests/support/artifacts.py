@@ -158,6 +158,8 @@ def attested(content: Package, *, host: str = "builder") -> Package:
     )
     sealed = statement.seal(made, envelope.signer(host_key(host)))
     return msgspec.structs.replace(content, attestation=sealed)
+
+
 def to_be_built(**changes) -> Package:
     """The classifier as an ONNX model that a device builds its engine from."""
     return classify("classify.onnx", runtime="tensorrt", **changes)

@@ -32,7 +32,7 @@ def build(precision: str, **options: Any) -> driver.Answer:
         **options,
     }
     files = {"model.onnx": model(precision)}
-    return driver.call(catalog.get("tensorrt-rtx"), "build", files=files, options=options)
+    return driver.call(catalog.get("tensorrt-rtx"), "finish", files=files, options=options)
 
 
 @pytest.mark.parametrize("capabilities", [*ALONE, ["SM86", "SM89", "SM120"]], ids="+".join)
@@ -76,7 +76,7 @@ def test_refusals_are_in_tensorrts_own_words() -> None:
         build("fp32", compute_capabilities=["SM13"])
     with pytest.raises(BuildError, match="cannot parse the model"):
         driver.call(
-            catalog.get("tensorrt-rtx"), "build", files={"model.onnx": b"junk"},
+            catalog.get("tensorrt-rtx"), "finish", files={"model.onnx": b"junk"},
             options={"compute_capabilities": ["SM89"]},
         )  # fmt: skip
 
@@ -97,7 +97,7 @@ def command(folder: Path, **options: Any) -> list[str]:
     argv = [
         python(),
         tensorrt_driver.__file__,
-        "build",
+        "finish",
         "--onnx",
         "model.onnx",
         "--engine",
