@@ -16,6 +16,7 @@ from cloud.audit import log
 from cloud.context import Context, Unit
 from cloud.errors import InputError
 from cloud.work import routing
+from cloud.work.messages import made_by
 from cloud.work.states import (
     JOB,
     OPEN,
@@ -152,7 +153,7 @@ def settle(unit: Unit, job_id: str) -> None:
     job.progress = sum(it.progress * len(it.targets) for it in units) / max(1, len(job.targets))
     state = state_of_job([UnitState(it.state) for it in units])
     rejected = [t for it in units for t in _rejected(it)]
-    if state is JobState.DONE and len(rejected) == len(job.targets):
+    if state is JobState.DONE and not any(made_by(it.report) for it in units):
         state = JobState.FAILED
     message = _message(state, units, rejected)
     if JobState(job.state) is not state:

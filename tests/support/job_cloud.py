@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -167,10 +168,11 @@ class JobCloud:
             folder = markers / f"{each}-{known.lock_sha256[:12]}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / install.MARKER).write_text("{}")
-        home = self.folder / f"home-{name}"
-        home.mkdir(exist_ok=True)
+        home = tempfile.mkdtemp(
+            prefix=f"home-{name}-", dir=self.folder
+        )  # with no compile kept in it
         environment = {
-            **os.environ, "HOME": str(home), "OUTRIDER_TOOLCHAINS": str(markers),
+            **os.environ, "HOME": home, "OUTRIDER_TOOLCHAINS": str(markers),
             "OUTRIDER_URL": self.installation.endpoints.api, "OUTRIDER_TOKEN": self.token("worker"),
         }  # fmt: skip
         environment.pop("XDG_CACHE_HOME", None)

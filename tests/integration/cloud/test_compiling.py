@@ -46,7 +46,7 @@ def test_a_job_is_done_by_the_cloud_itself_and_can_be_released(cloud: JobCloud) 
 @pytest.mark.slow
 def test_a_killed_cloud_takes_the_compiler_with_it_and_the_job_up_again(cloud: JobCloud) -> None:
     cloud.gate.touch()
-    job = cloud.submit("onnx-cpu")
+    job = cloud.submit("cpu-x86-64")
     cloud.wait_until_compiling(job)
     compilers = psutil.Process(cloud.pid("cloud")).children(recursive=True)
     assert compilers
