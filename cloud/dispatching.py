@@ -54,7 +54,7 @@ class Dispatcher:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._notes.close()
-        await self._client.close()
+        await connection.close(self._client)
 
     async def _run(self) -> None:
         await asyncio.to_thread(jobs.adopt, self._context)

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from cloud.auth.pki import Pki
 from cloud.settings import Settings
 
 RECONNECT_WAIT_S = 0.25
+CLOSE_S = 2.0
+_closing: set[asyncio.Task[None]] = set()
+"""Kept from the garbage collector until they are done."""
 log = logging.getLogger(__name__)
 # The client upgrades a plain stream to TLS, and asyncio complains each time that such a stream ends.
 logging.getLogger("asyncio").addFilter(lambda it: "returning true from eof_received" not in it.msg)
@@ -78,6 +82,18 @@ async def connect(
     }
     await client.connect(route.url, tls=route.tls, name=name, **(usual | options))
     return client
+
+
+async def close(client: Client) -> None:
+    """Leave; a broker that does not answer is not waited for.
+
+    The client's own way to close swallows cancellation and may wait long for the other end of a TLS
+    connection, so it goes on by itself.
+    """
+    closing = asyncio.create_task(client.close())
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+    await asyncio.wait({closing}, timeout=CLOSE_S)
 
 
 async def _log_error(error: Exception) -> None:

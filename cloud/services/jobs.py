@@ -191,7 +191,7 @@ def _message(state: JobState, units: Sequence[WorkUnit], rejected: Sequence[str]
     if len(units) == 1:
         return shown[0].message
     texts = [f"{', '.join(it.targets)}: {it.message}" for it in shown if it.message]
-    return "\n".join(texts)[:MESSAGE_LENGTH]
+    return "; ".join(texts)[:MESSAGE_LENGTH]
 
 
 def _troubled(units: Sequence[WorkUnit]) -> list[WorkUnit]:

@@ -72,6 +72,11 @@ class Crew:
         """How many units are under way."""
         return len(self._tasks)
 
+    @property
+    def connected(self) -> bool:
+        """Whether the queue lets it in now."""
+        return self._papers is not None and self._handout.connected
+
     def stop(self, *, grace_s: float = 0.0) -> None:
         """Take nothing more; end after what is under way, or after `grace_s` seconds."""
         self._grace_s = grace_s

@@ -43,6 +43,11 @@ class Handout:
         self._hinted = hinted
         self._client: Client | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether messages get through now."""
+        return self._client is not None and self._client.is_connected
+
     async def connect(self, papers: Papers) -> None:
         """Connect with new papers, then leave the old connection.
 
@@ -50,33 +55,38 @@ class Handout:
             OSError, nats.errors.Error, TimeoutError: the broker does not let this worker in.
         """
         client = Client()
+        # Apart, so that cancelling this never waits for a client that is in the middle of something.
+        opening = asyncio.create_task(self._open(client, papers))
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                await connection.connect(
-                    papers.route,
-                    name=f"worker:{papers.who.name}",
-                    client=client,
-                    inbox_prefix=papers.inbox,
-                )
-                await client.subscribe(work_names.HINTS, cb=self._hear)
-                await client.flush()
+            await asyncio.wait_for(asyncio.shield(opening), _CONNECT_S)
         except BaseException:
-            await client.close()
+            opening.cancel()
+            await connection.close(client)
             raise
         old, self._client = self._client, client
         if old is not None:
-            await old.close()
+            await connection.close(old)
+
+    async def _open(self, client: Client, papers: Papers) -> None:
+        await connection.connect(
+            papers.route,
+            name=f"worker:{papers.who.name}",
+            client=client,
+            inbox_prefix=papers.inbox,
+        )
+        await client.subscribe(work_names.HINTS, cb=self._hear)
+        await client.flush()
 
     async def close(self) -> None:
         """Leave; what was said last is still sent."""
         if self._client is not None:
             with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
                 await self._client.flush(1)
-            await self._client.close()
+            await connection.close(self._client)
 
     async def ask(self, toolchain: str) -> Delivery | None:
         """The next message for a toolchain; None when there is none, or no answer."""
-        if self._client is None or not self._client.is_connected:
+        if self._client is None or not self.connected:
             return None
         name = f"{work_names.STREAM}.{work_names.consumer(toolchain)}"
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):

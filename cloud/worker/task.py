@@ -56,7 +56,7 @@ class Task:
         self.delivery = delivery
         self.ended = "handed back"
         self._said = Progress(0.0, "starting")
-        self._again = False
+        self._fate = handout.done
         self._news = asyncio.Event()
         self._process: CompilerProcess | None = None
 
@@ -66,13 +66,15 @@ class Task:
 
     async def run(self, work_folder: Path) -> None:
         """Do it. Cancelling this hands the unit back."""
-        work = Path(tempfile.mkdtemp(prefix=f"{self.at.unit}-", dir=work_folder))
+        try:
+            work = Path(tempfile.mkdtemp(prefix=f"{self.at.unit}-", dir=work_folder))
+        except OSError as error:
+            await self._fail(f"no room to work: {error}", retryable=True)
+            await self._fate(self.delivery)
+            return
         try:
             await self._beside_heartbeats(work)
-            if self._again:
-                await self._handout.later(self.delivery, self._beat_s)
-            else:
-                await self._handout.done(self.delivery)
+            await self._fate(self.delivery)
         except StoppedError:
             self.ended = "stopped by the cloud"
         except asyncio.CancelledError:
@@ -117,11 +119,22 @@ class Task:
     async def _fail(self, message: str, *, retryable: bool) -> None:
         self.ended = f"failed: {message.splitlines()[0] if message else ''}"
         said = self._log()
-        with contextlib.suppress(OutriderError):
+        try:
             await self._patiently(
                 lambda: self._desk.fail(self.at, message=message, retryable=retryable, said=said)
             )
-        self._again = retryable
+        except OutriderError as error:
+            log.warning("%s: the failure could not be told: %s", self.at.unit, error)
+            self._fate = self._leave
+        else:
+            self._fate = self._later if retryable else self._handout.done
+
+    async def _later(self, delivery: Delivery) -> None:
+        await self._handout.later(delivery, self._beat_s)
+
+    async def _leave(self, delivery: Delivery) -> None:
+        """The queue hands the unit out again by itself."""
+        log.info("%s is left to the queue (%s)", delivery.unit, delivery.reply)
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()

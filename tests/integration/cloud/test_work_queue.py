@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from support import served
+from support.clouds import Clock, Cloud
 from support.installation import House, eventually
 
+from cloud.auth.roles import Role
 from cloud.broker import connection, work_names
 from cloud.broker.work_stream import WorkStream
 from cloud.dispatching import Dispatcher
 from cloud.errors import QueueError
-from cloud.services import jobs
+from cloud.services import jobs, workers
 from cloud.work.messages import Who
+from cloud.worker.crew import Crew, Options
 from cloud.worker.desk import Papers
 from cloud.worker.handout import Delivery, Handout
+from cloud.worker.remote_desk import RemoteDesk
+from fleet.cli.remote import Remote
+from fleet.registry.repositories import Audit, Work
 from fleet.registry.tables import ModelVersion
 
 REDELIVER_S = 1.0
@@ -168,3 +175,33 @@ def test_without_a_broker_there_is_an_error_of_ours(house: House, tmp_path: Path
     stream = WorkStream(Deaf(), redeliver_s=1)  # type: ignore[arg-type]
     with pytest.raises(QueueError, match="does not answer"):
         house.loop.run(stream.take_out("outrider.jobs.onnx.u"))
+
+
+def test_a_workers_papers_are_renewed_before_they_end(
+    answered: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "CERTIFICATE_S", 3.0)
+    house = answered
+
+    def serial() -> str:
+        with house.context.read() as session:
+            found = Work(session).find_worker("box")
+            return found.serial if found is not None else ""
+
+    async def start(desk: RemoteDesk) -> Crew:
+        crew = Crew(desk, Options(folder=tmp_path / "work"))
+        crews.append(asyncio.create_task(crew.run()))
+        return crew
+
+    crews: list[asyncio.Task[None]] = []
+    with served.serve(Cloud(house.context, Clock())) as running:
+        remote = Remote(running.url, running.tokens[Role.WORKER])
+        crew = house.loop.run(start(RemoteDesk(remote, name="box", toolchains=["onnx"])))
+        first = eventually(serial, "registered")
+        second = eventually(lambda: serial() != first and serial(), "renewed", 30)
+        eventually(lambda: serial() != second, "renewed again", 30)
+        eventually(lambda: crew.connected, "and the queue lets it in")
+        with house.context.read() as session:
+            assert len([it for it in Audit(session).all() if it.action == "worker.register"]) == 1
+        crew.stop()
+        house.loop.run(crews[0])
