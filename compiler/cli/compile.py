@@ -205,7 +205,7 @@ def _in_cloud(remote: Remote, source: str, targets: list[str], *, as_json: bool)
     job: dict[str, Any] = {}
     with output.progress() as progress:
         task = progress.add_task("waiting", total=1.0)
-        while job.get("state") not in {"done", "failed"}:
+        while job.get("state") not in {"done", "failed", "cancelled"}:
             if job:
                 time.sleep(_POLL_S)
             job = remote.get(f"/jobs/{identity}")

@@ -17,13 +17,10 @@ from cloud.services.views.fleet import (
 )
 from cloud.services.views.models import (
     ArtifactLine,
-    JobLine,
     ModelLine,
     ModelView,
     ReleaseLine,
     artifacts,
-    job,
-    jobs,
     model,
     models,
     release,
@@ -39,10 +36,21 @@ from cloud.services.views.rollouts import (
     rollouts,
 )
 from cloud.services.views.traffic import PERIOD_S, Traffic, traffic
+from cloud.services.views.work import (
+    AttemptLine,
+    JobLine,
+    UnitLine,
+    WorkerLine,
+    job,
+    job_log,
+    jobs,
+    workers,
+)
 
 __all__ = [
     "PERIOD_S",
     "ArtifactLine",
+    "AttemptLine",
     "DeviceLine",
     "DeviceView",
     "EventLine",
@@ -55,7 +63,9 @@ __all__ = [
     "RolloutLine",
     "RolloutView",
     "Traffic",
+    "UnitLine",
     "WindowLine",
+    "WorkerLine",
     "artifacts",
     "device",
     "device_line",
@@ -63,6 +73,7 @@ __all__ = [
     "events",
     "fleet",
     "job",
+    "job_log",
     "jobs",
     "model",
     "models",
@@ -74,4 +85,5 @@ __all__ = [
     "traffic",
     "version",
     "windows",
+    "workers",
 ]

@@ -7,5 +7,6 @@ from fleet.registry.repositories.models import Models
 from fleet.registry.repositories.rollouts import Rollouts
 from fleet.registry.repositories.telemetry import Telemetry
 from fleet.registry.repositories.trust import Trust
+from fleet.registry.repositories.work import Work
 
-__all__ = ["Access", "Audit", "Devices", "Models", "Rollouts", "Telemetry", "Trust"]
+__all__ = ["Access", "Audit", "Devices", "Models", "Rollouts", "Telemetry", "Trust", "Work"]

@@ -26,6 +26,7 @@ from fleet.registry.tables.telemetry import (
     Report,
     TelemetryWindow,
 )
+from fleet.registry.tables.work import WorkAttempt, Worker, WorkUnit
 
 __all__ = [
     "Artifact",
@@ -52,4 +53,7 @@ __all__ = [
     "TelemetryWindow",
     "Token",
     "TrustFile",
+    "WorkAttempt",
+    "WorkUnit",
+    "Worker",
 ]

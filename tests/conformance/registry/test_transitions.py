@@ -15,13 +15,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 from support.registry_rows import NOW, job, populate, rollout
 
+from cloud.work.states import JOB, UNIT
 from fleet.registry import engine as registry
-from fleet.registry.tables import RolloutDevice
+from fleet.registry.tables import RolloutDevice, WorkUnit
 from fleet.registry.tables.models import JOB_STATES
 from fleet.registry.tables.rollouts import MEMBER_STATES, ROLLOUT_STATES
+from fleet.registry.tables.work import UNIT_STATES
 from ota.rollout.tables import DEVICE, ROLLOUT
-
-JOB_PAIRS = {("queued", "running"), ("running", "queued"), ("running", "done"), ("running", "failed")}  # fmt: skip
 
 
 def closure(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -43,13 +43,25 @@ def member(state: str) -> RolloutDevice:
 
 
 def a_job(state: str) -> Any:
-    return job(state=state, finished_at=NOW if state in {"done", "failed"} else None)
+    return job(id="j2", state=state, finished_at=ended(state))
+
+
+def unit(state: str) -> WorkUnit:
+    return WorkUnit(
+        id="u1", job="j", position=0, toolchain="onnx", targets=["onnx-cpu"], state=state,
+        created_at=NOW, finished_at=ended(state),
+    )  # fmt: skip
+
+
+def ended(state: str) -> float | None:
+    return None if state in {"queued", "running"} else NOW
 
 
 CASES = {
     "rollout": (ROLLOUT_STATES, closure(values(ROLLOUT.pairs())), lambda s: rollout("r2", state=s)),
     "member": (MEMBER_STATES, closure(values(DEVICE.pairs())), member),
-    "job": (JOB_STATES, JOB_PAIRS, a_job),
+    "job": (JOB_STATES, values(JOB.pairs()), a_job),
+    "unit": (UNIT_STATES, values(UNIT.pairs()), unit),
 }
 
 
@@ -57,6 +69,8 @@ CASES = {
 def session(lasting: Engine) -> Iterator[Session]:
     with registry.writing(lasting) as made:
         populate(made)
+        made.add(job())
+        made.flush()
         yield made
         made.rollback()
 
@@ -71,8 +85,8 @@ def test_exactly_the_listed_transitions_pass(session: Session, what: str) -> Non
             session.add(row)
             session.flush()
             row.state = new
-            if what == "job":
-                row.finished_at = NOW if new in {"done", "failed"} else None
+            if what in {"job", "unit"}:
+                row.finished_at = ended(new)
             try:
                 session.flush()
                 passed.add((old, new))
