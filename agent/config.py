@@ -94,6 +94,22 @@ class ProbationConfig(Table, frozen=True):
     max_s: Seconds = 60.0
 
 
+class BuildConfig(Table, frozen=True):
+    """``[build]``: engines that this device makes itself.
+
+    Attributes:
+        timeout_s: longest build.
+        memory_floor_mib: free memory below which a build does not begin, and is ended.
+        workspace_mib: at most so much scratch memory of the GPU; 0: half of what is free.
+        cache_max_mib: bound of the engines that are kept; those in use are kept whatever it is.
+    """
+
+    timeout_s: Seconds = 7200.0
+    memory_floor_mib: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 512
+    workspace_mib: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    cache_max_mib: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 2048
+
+
 class Config(Table, frozen=True):
     """The whole file.
 
@@ -112,6 +128,7 @@ class Config(Table, frozen=True):
     serving: ServingConfig = ServingConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     probation: ProbationConfig = ProbationConfig()
+    build: BuildConfig = BuildConfig()
     labels: dict[Label, Annotated[str, msgspec.Meta(max_length=256)]] = {}
 
     @property

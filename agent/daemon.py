@@ -8,10 +8,15 @@ import secrets
 import signal
 from importlib import metadata
 
+import msgspec
+
 from agent.adapters import clock, disk
+from agent.adapters.builder import BuildOptions, EngineBuilder
+from agent.adapters.builds import Builds
 from agent.adapters.control import Server
-from agent.adapters.crew import Crew
-from agent.adapters.exports import Builder, Exports
+from agent.adapters.crew import Crew, Loading
+from agent.adapters.engines import Engines
+from agent.adapters.exports import EngineExporter, Exports, environment_of
 from agent.adapters.identity import Enrolment, Identity
 from agent.adapters.listeners import Listeners
 from agent.adapters.log import Log
@@ -47,11 +52,12 @@ def run(config: Config) -> None:
         os.close(held)
 
 
-async def _run(config: Config, store: Store, builder: Builder | None = None) -> None:
+async def _run(config: Config, store: Store) -> None:
     identity = Identity(config.state_path)
     enrolment = identity.load()
+    engines = _engines(config, identity)
     core = Core(
-        _settings(config, enrolment),
+        _settings(config, enrolment, await environment_of(engines)),
         identity.signer(),
         boot_epoch=secrets.token_hex(8),
         ids=lambda: secrets.token_hex(8),
@@ -70,14 +76,21 @@ async def _run(config: Config, store: Store, builder: Builder | None = None) -> 
         store,
         sockets,
         shell.post,
-        threads=config.serving.threads,
-        runtime_wrapper=config.runtime_wrapper,
+        loading=Loading(
+            threads=config.serving.threads,
+            runtime_wrapper=config.runtime_wrapper,
+            engine_path=engines.path,
+            device_key=identity.public_pem(),
+        ),
     )
+    builds = Builds(engines, store, shell.post)
     link = Link(_endpoint(config, identity, enrolment), shell.post)
+    exports = Exports(EngineExporter(engines, store))
     effects = Effects(
-        Parts(store, buffer, crew, link, log, config.state_path, Exports(builder)), shell.post
+        Parts(store, buffer, crew, builds, link, log, config.state_path, exports), shell.post
     )
     booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
+    booted = await _with_engines(booted, store, engines)
     control = Server(config.state_path, core.status)
     log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})
     try:
@@ -91,6 +104,7 @@ async def _run(config: Config, store: Store, builder: Builder | None = None) -> 
         await control.stop()
         await asyncio.to_thread(link.stop)
         await effects.end()
+        await builds.end()
         await crew.end()
         sockets.close()
         buffer.close()
@@ -117,7 +131,41 @@ def _boot(store: Store, enrolment: Enrolment, buffer: Buffer) -> Booted:
     )
 
 
-def _settings(config: Config, enrolment: Enrolment) -> Settings:
+async def _with_engines(booted: Booted, store: Store, engines: Engines) -> Booted:
+    """Tell which of the engines in use still fit this device; a system upgrade leaves none."""
+    built = {
+        store.payload_sha256(record.model, content.slot): content
+        for record in booted.models
+        for content in (record.active, record.previous, record.candidate)
+        if content is not None and content.engine
+    }
+    held, problem = await engines.current({payload: c.engine for payload, c in built.items()})
+    notes = [("engine.unknown", f"TensorRT cannot be asked: {problem}")] if problem else []
+    return msgspec.structs.replace(
+        booted,
+        engines={built[payload].sha256: engine for payload, engine in held.items()},
+        notes=[*booted.notes, *notes],
+    )
+
+
+def _engines(config: Config, identity: Identity) -> Engines:
+    folder = config.state_path / "engines"
+    build = config.build
+    return Engines(
+        folder,
+        EngineBuilder(folder),
+        signer=identity.signer(),
+        public=identity.load_key().public_key(),
+        options=BuildOptions(
+            workspace_mib=build.workspace_mib,
+            memory_floor_mib=build.memory_floor_mib,
+            timeout_s=build.timeout_s,
+        ),
+        max_bytes=build.cache_max_mib << 20,
+    )
+
+
+def _settings(config: Config, enrolment: Enrolment, environment: dict[str, str]) -> Settings:
     return Settings(
         tenant=enrolment.tenant,
         device=enrolment.device,
@@ -125,10 +173,12 @@ def _settings(config: Config, enrolment: Enrolment) -> Settings:
         agent_version=metadata.version("outrider"),
         runtimes=tuple(config.runtimes),
         labels=config.labels,
+        environment=environment,
         good_answers=config.probation.good_answers,
         probation_s=config.probation.max_s,
         window_s=config.telemetry.window_s,
         health_s=config.telemetry.health_s,
+        build_timeout_s=config.build.timeout_s,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.adapters import sensors
+from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
 from agent.adapters.exports import Exports
 from agent.adapters.log import Log
@@ -22,7 +23,9 @@ from agent.buffer.store import Buffer
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.errors import DiskError
+from agent.runtimes import tensorrt
 from fleet.errors import OutriderError
+from ota.errors import UnattestedError
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Parts:
     store: Store
     buffer: Buffer
     crew: Crew
+    builds: Builds
     link: Link
     log: Log
     state_dir: Path
@@ -75,7 +79,7 @@ class Effects:
         Raises:
             DiskError: it persists, and could not.
         """
-        if not self._parts.crew.take(command):
+        if not self._parts.crew.take(command) and not self._parts.builds.take(command):
             self._table[type(command)](command)
 
     async def end(self) -> None:
@@ -138,14 +142,7 @@ class Effects:
 
     async def _stage(self, command: cmd.Stage) -> None:
         try:
-            manifest = await asyncio.to_thread(
-                self._parts.store.stage,
-                command.model,
-                command.slot,
-                sha256=command.sha256,
-                length_bytes=command.length_bytes,
-                fetched=command.fetched,
-            )
+            manifest = await asyncio.to_thread(self._parts.store.stage, command)
         except OutriderError as error:
             self._post(
                 ev.StageFailed(
@@ -153,6 +150,7 @@ class Effects:
                     sha256=command.sha256,
                     code=error.code,
                     detail=str(error),
+                    refused=isinstance(error, UnattestedError),
                 )
             )
             return
@@ -162,6 +160,7 @@ class Effects:
                 sha256=command.sha256,
                 manifest_model=manifest.model,
                 manifest_runtime=manifest.runtime,
+                builds=tensorrt.builds(manifest),
             )
         )
 

@@ -60,6 +60,44 @@ class LoopError(DeviceError):
     code = "agent.loop"
 
 
+class EngineError(DeviceError):
+    """This device could not build an engine: TensorRT refused the model, or failed."""
+
+    code = "build.failed"
+
+
+class BuildMemoryError(EngineError):
+    """Too little memory is free to build an engine."""
+
+    code = "build.memory"
+    retryable = True
+
+
+class BuildTimeoutError(EngineError):
+    """A build took longer than the configuration allows."""
+
+    code = "build.timeout"
+
+
+class BuildCancelledError(EngineError):
+    """A build was ended because it is not wanted any more."""
+
+    code = "build.cancelled"
+
+
+class BuildLostError(EngineError):
+    """The process that built an engine died, or answered junk."""
+
+    code = "build.lost"
+    retryable = True
+
+
+class EngineMissingError(DeviceError):
+    """An engine that this device built is gone from its cache, or is not the one that it attested."""
+
+    code = "build.engine"
+
+
 class SupersededError(DeviceError):
     """An update was given up for a newer assignment."""
 

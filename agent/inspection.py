@@ -87,7 +87,8 @@ def _text(status: AgentStatus) -> str:
         )
         lines.append(f"           {model.state}, assigned {model.assigned or 'none'}")
         if model.candidate:
-            lines.append(f"           candidate {model.candidate}, {model.progress:.0%} fetched")
+            done = "built" if model.state == "building" else "fetched"
+            lines.append(f"           candidate {model.candidate}, {model.progress:.0%} {done}")
         if model.error_code:
             lines.append(f"           {model.error_code}: {model.detail}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ Rules:
 - `publish` may be called from any thread and never blocks; a slow subscriber loses the oldest.
 
 Topics: ``desired`` {device}, ``device`` {device}, ``window`` {device, model}, ``event`` {device},
-``rollout`` {rollout}, ``job`` {job}, ``model`` {model, version}, ``release`` {release}.
+``rollout`` {rollout}, ``job`` {job}, ``unit`` {unit} that lost its worker, ``worker`` {worker}, ``model`` {model, version}, ``release`` {release}.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Its command line is ``python -m compiler.service --folder DIR --out OUT --version V --target T ... [--figures FILE]``. On
 standard output it writes one JSON object a line: ``{"event": "progress", "fraction": 0..1, "message"}``,
-and before it ends badly ``{"event": "failed", "error": {"message"}}``; what else it prints is its log.
+and before it ends badly ``{"event": "failed", "error": {"message", "retryable"}}``; what else it prints is
+its log.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cloud.errors import CompileError
+from cloud.errors import CompileError, CompilerDiedError
 
 MAX_S = 4 * 3600.0
 END_GRACE_S = 5.0
 _TAIL_LINES = 20
+_LOG_LINES = 200
 _LINE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -68,13 +70,21 @@ class CompilerProcess:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._error = ""
+        self._retryable = False
+
+    @property
+    def log(self) -> str:
+        """The newest lines that it printed, what it said of its progress included."""
+        return "\n".join(self._log)
 
     async def run(self, told: Callable[[Progress], Awaitable[None]]) -> None:
         """Run it to its end; `told` hears how far it is.
 
         Raises:
             CompileError: it failed, or took too long; the message says why.
+            CompilerDiedError: it ended without saying why, or says that another try may go better.
         """
         process = await asyncio.create_subprocess_exec(
             *self._request.argv(),
@@ -93,8 +103,10 @@ class CompilerProcess:
             raise CompileError(f"the compiler took more than {MAX_S / 3600:.0f} h") from None
         finally:
             await _end(process)
+        if status != 0 and self._error and not self._retryable:
+            raise CompileError(self._error)
         if status != 0:
-            raise CompileError(self._error or self._last_words(status))
+            raise CompilerDiedError(self._error or self._last_words(status))
 
     async def _listen(
         self, process: asyncio.subprocess.Process, told: Callable[[Progress], Awaitable[None]]
@@ -118,15 +130,21 @@ class CompilerProcess:
         except msgspec.DecodeError:
             document = None
         if not isinstance(document, dict):
-            self._tail.append(line.decode("utf-8", "replace").rstrip())
+            text = line.decode("utf-8", "replace").rstrip()
+            self._tail.append(text)
+            self._log.append(text)
             return None
         error = document.get("error")
         if isinstance(error, dict):
             self._error = str(error.get("message", ""))
+            self._retryable = error.get("retryable") is True
+            self._log.append(f"failed: {self._error}")
         fraction = document.get("fraction")
         if not isinstance(fraction, int | float):
             return None
-        return Progress(float(fraction), str(document.get("message", "")))
+        said = Progress(float(fraction), str(document.get("message", "")))
+        self._log.append(f"{said.fraction:4.0%}  {said.message}")
+        return said
 
     def _last_words(self, status: int) -> str:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -76,3 +76,28 @@ class CompileError(CallerError):
     """A compile job that could not be done."""
 
     code = "cloud.compile"
+
+
+class CompilerDiedError(CompileError):
+    """The compiler ended without a word of its own: killed, out of memory, or broken; another try may go better."""
+
+    code = "cloud.compiler_died"
+    retryable = True
+
+
+class WorkerUnknownError(DeniedError):
+    """A worker whose session is not in force: it was forgotten, or another process took its name."""
+
+    code = "cloud.worker_unknown"
+
+
+class WorkerError(CallerError):
+    """A worker that cannot start as it was asked to."""
+
+    code = "cloud.worker"
+
+
+class QueueError(NetworkError):
+    """The work queue does not answer, or refuses what is asked of it."""
+
+    code = "cloud.queue"

@@ -34,8 +34,8 @@ def create_app(context: Context, *, parts: bool = False) -> FastAPI:
 
     Args:
         context: the cloud's surroundings.
-        parts: run gateway, auth callout, enrolment, ticker and compile jobs with it; without them it
-            is the API and the dashboard alone.
+        parts: run gateway, auth callout, enrolment, ticker, dispatcher and worker with it; without them
+            it is the API and the dashboard alone.
     """
     return api.create(context, lifespan=_with_parts(context) if parts else None)
 
@@ -53,10 +53,12 @@ def _with_parts(context: Context) -> api.Lifespan:
 
 async def _start_parts(context: Context, app: FastAPI, stack: AsyncExitStack) -> None:
     from cloud.broker import callout
-    from cloud.compiling import CompileRunner
+    from cloud.dispatching import Dispatcher
     from cloud.gateway import enrol_server
     from cloud.gateway import service as gateway_service
+    from cloud.services import incoming
     from cloud.ticker import Ticker
+    from cloud.worker.inside import InsideWorker
 
     responder = await callout.start(context)
     stack.push_async_callback(responder.stop)
@@ -66,13 +68,18 @@ async def _start_parts(context: Context, app: FastAPI, stack: AsyncExitStack) ->
     stack.push_async_callback(gateway.stop)
     ticker = Ticker(context)
     stack.push_async_callback(ticker.stop)
-    runner = CompileRunner(context)
-    stack.push_async_callback(runner.stop)
+    incoming.remove_all(context)
+    dispatcher = Dispatcher(context)
+    stack.push_async_callback(dispatcher.stop)
     app.state.checks = {
         "gateway": lambda: gateway.connected,
         "ticker": lambda: ticker.running,
-        "jobs": lambda: runner.running,
+        "jobs": lambda: dispatcher.running,
     }
+    if context.settings.worker:
+        worker = InsideWorker(context)
+        stack.push_async_callback(worker.stop)
+        app.state.checks["worker"] = lambda: worker.running
 
 
 class Server(uvicorn.Server):

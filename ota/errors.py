@@ -61,6 +61,12 @@ class DigestError(VerificationError):
     code = "ota.digest"
 
 
+class UnattestedError(VerificationError):
+    """An artifact that no compiling host which its release names has attested, or not in this form."""
+
+    code = "ota.unattested"
+
+
 class WrongDeviceError(VerificationError):
     """An assignment that was signed for another device or tenant."""
 

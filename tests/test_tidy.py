@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agent", "cloud", "compiler", "fleet", "ota", "simulator")
 MODULE = re.compile(rf"\b(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 MAX_FILE_LINES = 500
+STANDS_ALONE = {"agent/runtimes/tensorrt_driver.py": 600}  # one script on a device: ADR 0020
 MAX_FUNCTION_LINES = 70
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}
 
@@ -46,7 +47,8 @@ def relative(path: Path) -> str:
 
 def test_files_are_short() -> None:
     found = {relative(path): len(path.read_text().splitlines()) for path in python_files()}
-    assert {name: lines for name, lines in found.items() if lines > MAX_FILE_LINES} == {}
+    bounds = {name: STANDS_ALONE.get(name, MAX_FILE_LINES) for name in found}
+    assert {name: lines for name, lines in found.items() if lines > bounds[name]} == {}
 
 
 def test_functions_fit_a_screen() -> None:

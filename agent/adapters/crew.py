@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from agent.adapters.listeners import Listeners, url_of
 from agent.adapters.store import Store
@@ -22,6 +24,22 @@ from fleet.errors import ManifestError, OutriderError
 Post = Callable[[ev.Event], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How workers load what they run.
+
+    Attributes:
+        threads, runtime_wrapper: of each worker's runtime.
+        engine_path: where an engine lies that this device built, by its sha256.
+        device_key: public key of the device in PEM, which attests such engines.
+    """
+
+    threads: int
+    runtime_wrapper: str
+    engine_path: Callable[[str], Path]
+    device_key: bytes
+
+
 class Crew:
     """The running workers.
 
@@ -30,21 +48,14 @@ class Crew:
         store: where slots are.
         sockets: the models' listening sockets.
         post: takes events.
-        threads, runtime_wrapper: of each worker's runtime.
+        loading: how workers load what they run.
     """
 
     def __init__(
-        self,
-        workers: Workers,
-        store: Store,
-        sockets: Listeners,
-        post: Post,
-        *,
-        threads: int,
-        runtime_wrapper: str,
+        self, workers: Workers, store: Store, sockets: Listeners, post: Post, *, loading: Loading
     ) -> None:
         self._workers, self._store, self._sockets, self._post = workers, store, sockets, post
-        self._threads, self._wrapper = threads, runtime_wrapper
+        self._loading = loading
         self._hands: dict[int, _Hand] = {}
 
     def take(self, command: cmd.Command) -> bool:
@@ -82,14 +93,17 @@ class Crew:
             hand.add(lambda: act(hand))
 
     async def _start(self, hand: _Hand, command: cmd.StartWorker) -> None:
+        loading = self._loading
         spec = WorkerSpec(
             model=command.model,
             release=command.release,
             path=self._store.slot_path(command.model, command.slot),
             sha256=command.sha256,
             length_bytes=command.length_bytes,
-            threads=self._threads,
-            runtime_wrapper=self._wrapper,
+            threads=loading.threads,
+            runtime_wrapper=loading.runtime_wrapper,
+            engine=loading.engine_path(command.engine) if command.engine else None,
+            device_key=loading.device_key,
         )
         hand.worker = await self._workers.start(spec)
         features = await asyncio.to_thread(self._features, command)

@@ -9,15 +9,18 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from agent.adapters.engines import Engines, engines_in_use, read
+from agent.adapters.store import Store
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.errors import DiskError, NoBuilderError
-from fleet.artifact import package
-from ota.verify import artifact as verify
+from agent.runtimes import registry, tensorrt
+from fleet.errors import OutriderError
+from ota.verify.artifact import VerifiedArtifact
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +41,61 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 class Builder(Protocol):
     """Builds an engine on this device, or finds the one that it has built before."""
 
-    async def build(self, content: package.Package) -> Built:
+    async def build(self, artifact: VerifiedArtifact) -> Built:
         """The engine of a verified artifact's payload.
 
         Raises:
             OutriderError: there is none.
         """
+
+
+class EngineExporter:
+    """The builder over this device's own engines.
+
+    Args:
+        engines: where they are kept, and built when they are not there.
+        store: tells which of them are in use.
+    """
+
+    def __init__(self, engines: Engines, store: Store) -> None:
+        self._engines, self._store = engines, store
+
+    async def build(self, artifact: VerifiedArtifact) -> Built:
+        """See `Builder.build`. TensorRT's driver refuses engines with host code before they are kept."""
+        if not tensorrt.builds(artifact.package.manifest):
+            raise NoBuilderError(
+                f"expected an ONNX model for tensorrt, found {artifact.package.manifest.payload.member} "
+                f"for {artifact.package.manifest.runtime}; there is no engine to build"
+            )
+        records = await asyncio.to_thread(self._store.load_models)
+        made = await self._engines.make(artifact, engines_in_use(records), lambda *_: None)
+        return Built(
+            path=self._engines.path(made.sha256),
+            sha256=made.sha256,
+            environment=said_of(made.environment),
+            host_code=False,
+        )
+
+
+async def environment_of(engines: Engines) -> dict[str, str]:
+    """What engines built here depend on, as a birth says it; empty where TensorRT cannot be asked."""
+    if not registry.usable("tensorrt"):
+        return {}
+    try:
+        return said_of(await engines.environment())
+    except OutriderError:
+        return {}
+
+
+def said_of(environment: Mapping[str, Any]) -> dict[str, str]:
+    """TensorRT's environment in the wire's words."""
+    return {
+        "device_name": str(environment.get("device", "")),
+        "compute_capability": str(environment.get("compute_capability", "")),
+        "l4t": str(environment.get("l4t", "")) or "none",
+        "tensorrt": str(environment.get("version", "")),
+        "cuda_driver": str(environment.get("cuda_driver", "")),
+    }
 
 
 class Exports:
@@ -63,8 +115,10 @@ class Exports:
         """
         if self._builder is None:
             raise NoBuilderError("expected a device that builds engines, this one has no builder")
-        content = await asyncio.to_thread(_verified, command, slot)
-        built = await self._builder.build(content)
+        artifact = await asyncio.to_thread(
+            read, slot, sha256=command.sha256, length_bytes=command.length_bytes
+        )
+        built = await self._builder.build(artifact)
         digest, length = await asyncio.to_thread(_digest, built.path)
         if digest != built.sha256:
             raise DiskError(
@@ -91,15 +145,6 @@ class Exports:
                 return file.read(command.block_size_bytes)
         except OSError as error:
             raise DiskError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _verified(command: cmd.BuildForTwins, slot: Path) -> package.Package:
-    try:
-        data = slot.read_bytes()
-    except OSError as error:
-        raise DiskError(f"{slot}: cannot be read: {error.strerror}") from None
-    opened = verify.from_target(data, sha256=command.sha256, length_bytes=command.length_bytes)
-    return opened.package
 
 
 def _digest(path: Path) -> tuple[str, int]:

@@ -85,6 +85,16 @@ class Identity:
             raise EnrolmentError(f"{self.key}: expected an EC key; enrol the device again")
         return key
 
+    def public_pem(self) -> bytes:
+        """The device's public key in PEM."""
+        return (
+            self.load_key()
+            .public_key()
+            .public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+
     def signer(self) -> Signer:
         """Signs with the device's key."""
         return envelope.signer(self.load_key())

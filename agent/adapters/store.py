@@ -3,6 +3,7 @@
     identity/   key.pem  cert.pem  ca.pem  enrolment.json
     trust/      store
     device      ports
+    engines/    see agent.adapters.engines
     models/M/   state  slots/a/artifact.outrider  slots/b/artifact.outrider
     downloads/  SHA256.part  SHA256.bitmap
 
@@ -23,14 +24,16 @@ import msgspec
 
 from agent.adapters import disk
 from agent.adapters.identity import Enrolment
+from agent.core.commands import Stage
 from agent.core.records import SLOTS, DeviceRecord, ModelRecord
 from agent.errors import DamagedError, DiskError
 from fleet.artifact import manifest as manifests
+from fleet.artifact import package
 from fleet.artifact.manifest import Manifest
 from fleet.errors import ManifestError
 from fleet.wire.topics import check_id
-from ota.errors import DigestError, VerificationError
-from ota.verify import trust
+from ota.errors import DigestError, MetadataError, UnattestedError, VerificationError
+from ota.verify import attestation, trust
 from ota.verify.trust import TrustStore
 
 T = TypeVar("T")
@@ -160,6 +163,13 @@ class Store:
         except (DiskError, zipfile.BadZipFile, KeyError, NotImplementedError, EOFError) as error:
             raise ManifestError(f"{path}: expected an artifact, found {error}") from None
 
+    def payload_sha256(self, model: str, slot: str) -> str:
+        """Digest of the payload of the artifact in a slot, as its manifest says; empty where there is none."""
+        try:
+            return self.manifest(model, slot).payload.sha256
+        except (ManifestError, ValueError):
+            return ""
+
     # --- downloads -------------------------------------------------------------------------------
 
     def prepare(self, sha256: str, length_bytes: int) -> Kept:
@@ -188,31 +198,38 @@ class Store:
         disk.sync(self._download(sha256, ".part"))
         disk.write_checked(self._download(sha256, ".bitmap"), msgspec.msgpack.encode(kept))
 
-    def stage(
-        self, model: str, slot: str, *, sha256: str, length_bytes: int, fetched: bool
-    ) -> Manifest:
-        """Hash a blob and have it in its slot; on failure it is deleted.
+    def stage(self, command: Stage) -> Manifest:
+        """Hash a blob, see that one of the hosts that may has attested it, and have it in its slot.
+
+        What was fetched and does not hold is deleted; the slot then keeps what it had.
 
         Raises:
             DigestError: the bytes are not those.
+            UnattestedError: they are, and nobody whom the release names vouches for them.
             ManifestError: they are, and are no artifact.
         """
-        path = self.slot_path(model, slot)
-        source = self._download(sha256, ".part") if fetched else path
+        path, sha256 = self.slot_path(command.model, command.slot), command.sha256
+        source = self._download(sha256, ".part") if command.fetched else path
         found = disk.sha256_of(source)
-        if found != (sha256, length_bytes):
+        if found != (sha256, command.length_bytes):
             disk.delete(source)
-            if fetched:
+            if command.fetched:
                 self._forget(sha256)
             raise DigestError(
-                f"expected {length_bytes} bytes with sha256 {sha256}, found "
+                f"expected {command.length_bytes} bytes with sha256 {sha256}, found "
                 f"{f'{found[1]} bytes with {found[0]}' if found else 'no file'}; fetched again"
             )
-        if fetched:
+        try:
+            _check_attestation(source, command.attested_by)
+        except (UnattestedError, ManifestError):
+            if command.fetched:
+                self._forget(sha256)
+            raise
+        if command.fetched:
             disk.sync(source)
             disk.move(source, path)
             self._forget(sha256)
-        return self.manifest(model, slot)
+        return self.manifest(command.model, command.slot)
 
     def discard(self, keep: list[str]) -> None:
         """Delete what is left of downloads other than these."""
@@ -231,3 +248,18 @@ class Store:
 
     def _model(self, model: str) -> Path:
         return self.root / "models" / check_id(model, what="model")
+
+
+def _check_attestation(path: Path, attested_by: list[str]) -> None:
+    if not attested_by:
+        raise UnattestedError(
+            "expected the release to name who attested its artifacts, found a release of before devices "
+            "checked that; create the release again, or push the model as a new version"
+        )
+    with disk.reading(path) as file:
+        found = package.digests(file)
+    try:
+        keys = attestation.public_keys(attested_by)
+    except MetadataError as error:
+        raise UnattestedError(f"release: attested_by: {error}") from None
+    attestation.vouched(found.attestation, found.members, keys)

@@ -87,10 +87,10 @@ class Acquisition:
         if self._mover.state is State.WAITING:
             self._wait(candidate, target)
         elif self.fetch is None:
-            self._take_up(candidate)
+            self._take_up(candidate, target)
         elif self.fetch.complete:
             self._backoff.reset()
-            self._stage(candidate, self._spare(), fetched=True)
+            self._stage(candidate, target, self._spare(), fetched=True)
         else:
             self.fetch.pump()
 
@@ -103,11 +103,11 @@ class Acquisition:
         elif self.refuse_late(candidate):
             return
         elif self._ctx.connected or self._spare_with(candidate.sha256):
-            self._take_up(candidate)
+            self._take_up(candidate, target)
 
-    def _take_up(self, candidate: SlotContent) -> None:
+    def _take_up(self, candidate: SlotContent, target: Target) -> None:
         if slot := self._spare_with(candidate.sha256):
-            self._stage(candidate, slot, fetched=False)
+            self._stage(candidate, target, slot, fetched=False)
         elif self._ctx.now >= self._retry_at:
             self._prepare(candidate)
 
@@ -234,7 +234,7 @@ class Acquisition:
 
     # --- staging ---------------------------------------------------------------------------------
 
-    def _stage(self, candidate: SlotContent, slot: str, *, fetched: bool) -> None:
+    def _stage(self, candidate: SlotContent, target: Target, slot: str, *, fetched: bool) -> None:
         previous = self._mover.record.previous
         if fetched:
             self.found.pop(slot, None)
@@ -247,6 +247,7 @@ class Acquisition:
                 sha256=candidate.sha256,
                 length_bytes=candidate.length_bytes,
                 slot=slot,
+                attested_by=target.attested_by,
                 fetched=fetched,
             )
         )
@@ -267,12 +268,16 @@ class Acquisition:
                 f"found one of {found[0]} for {found[1]}; it must be released again",
             )
             return
-        kept = msgspec.structs.replace(candidate, slot=slot)
+        kept = msgspec.structs.replace(candidate, slot=slot, builds=event.builds)
         self._mover.move(Trigger.STORED, figures=figures, candidate=kept, error_code="", detail="")
 
     def stage_failed(self, event: StageFailed) -> None:
-        """What was fetched is not what was signed, or the disk failed."""
+        """What was fetched is not what was signed, nobody vouches for it, or the disk failed."""
         if not self._expects(event.sha256) or not self._asked_slot:
+            return
+        if event.refused:
+            self.stop()
+            self._mover.end_refused(event.code, event.detail)
             return
         self.found.pop(self._asked_slot, None)
         self.stop()

@@ -107,13 +107,30 @@ class Stage(Command, frozen=True):
 
     Attributes:
         fetched: false when the slot is expected to hold the bytes already.
+        attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
     """
 
     model: str
     sha256: str
     length_bytes: int
     slot: str
+    attested_by: list[str]
     fetched: bool = True
+
+
+class Build(Command, frozen=True):
+    """Make and attest the engine of the artifact in a slot. Answers `Built` or `BuildFailed`, `BuildProgress` before."""
+
+    model: str
+    sha256: str
+    length_bytes: int
+    slot: str
+
+
+class CancelBuild(Command, frozen=True):
+    """End the model's build, where one is under way; nothing answers."""
+
+    model: str
 
 
 class BuildForTwins(Command, frozen=True):
@@ -142,7 +159,11 @@ class Discard(Command, frozen=True):
 
 
 class StartWorker(Command, frozen=True):
-    """Start a process and load a slot in it. Answers `WorkerReady` or `WorkerFailed`."""
+    """Start a process and load a slot in it. Answers `WorkerReady` or `WorkerFailed`.
+
+    Attributes:
+        engine: sha256 of the engine that this device built from the slot; empty: the slot itself is loaded.
+    """
 
     worker: int
     model: str
@@ -150,6 +171,7 @@ class StartWorker(Command, frozen=True):
     sha256: str
     length_bytes: int
     slot: str
+    engine: str = ""
 
 
 class TestWorker(Command, frozen=True):

@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         window_s: length of a telemetry window.
         health_s: time between two readings of the sensors.
         environment: what engines built here depend on; empty where none can be built.
+        build_timeout_s: longest build of an engine.
     """
 
     tenant: str
@@ -35,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     probation_s: float = 60.0
     window_s: float = 60.0
     health_s: float = 300.0
+    build_timeout_s: float = 7200.0
 
 
 class Context:

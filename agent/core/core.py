@@ -77,6 +77,9 @@ class Core:
             ev.PrepareFailed: lambda e: self.machine(e.model).acquisition.prepare_failed(e),
             ev.Staged: lambda e: self.machine(e.model).acquisition.staged(e),
             ev.StageFailed: lambda e: self.machine(e.model).acquisition.stage_failed(e),
+            ev.BuildProgress: lambda e: self.machine(e.model).building.on_progress(e),
+            ev.Built: lambda e: self.machine(e.model).built(e),
+            ev.BuildFailed: lambda e: self.machine(e.model).building.failed(e),
             ev.WorkerReady: self._on_worker(lambda m, r, e: m.worker_ready(r, e.features)),
             ev.WorkerFailed: self._on_worker(lambda m, r, e: m.worker_lost(r, e.code, e.detail)),
             ev.SelfTested: self._on_worker(lambda m, r, e: m.worker_tested(r, e)),
@@ -179,7 +182,7 @@ class Core:
         self.ctx.do(SaveDevice(record=self.device))
         for record in event.models:
             self._add(record)
-            self.machines[record.model].boot()
+            self.machines[record.model].boot(event.engines)
         for code, text in event.notes:
             self.ctx.event(code, text, level=EventLevel.WARNING)
         if self.trust.damage:
@@ -221,6 +224,7 @@ class Core:
     def _stop(self, _: ev.Stopping) -> None:
         self._stopping = True
         for machine in self.machines.values():
+            machine.building.cancel()
             machine.service.end_all()
 
     def _on_worker(self, act: Callable[[Machine, Running, Any], None]) -> Callable[[Any], None]:

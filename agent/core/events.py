@@ -31,6 +31,7 @@ class Booted(Event, frozen=True):
         trust: the persisted trust store.
         enrolled: the trust store as it was at enrolment.
         slots: sha256 of what is found in each slot now, ``{model: {slot: digest}}``.
+        engines: sha256 of the engine that this device has built and that fits it now, by the artifact's sha256.
         notes: ``(code, text)`` of what was repaired while reading the disk; each becomes an event.
     """
 
@@ -41,6 +42,7 @@ class Booted(Event, frozen=True):
     models: list[ModelRecord]
     slots: dict[str, dict[str, str]]
     runtimes: list[RuntimeInfo]
+    engines: dict[str, str] = {}
     notes: list[tuple[str, str]] = []
 
 
@@ -108,21 +110,65 @@ class PrepareFailed(Event, frozen=True):
 
 
 class Staged(Event, frozen=True):
-    """The bytes are in their slot and their digest holds; what their manifest says of itself."""
+    """The bytes are in their slot and their digest holds; what their manifest says of itself.
+
+    Attributes:
+        builds: whether the device has to build what it runs from them.
+    """
 
     model: str
     sha256: str
     manifest_model: str
     manifest_runtime: str
+    builds: bool = False
 
 
 class StageFailed(Event, frozen=True):
-    """The bytes are not those, or could not be moved."""
+    """The bytes are not those, or could not be moved.
+
+    Attributes:
+        refused: they are those that were signed, and must not run here; fetching them again is no use.
+    """
 
     model: str
     sha256: str
     code: str
     detail: str
+    refused: bool = False
+
+
+class BuildProgress(Event, frozen=True):
+    """How far a build is, 0 to 1."""
+
+    model: str
+    sha256: str
+    fraction: float
+    message: str = ""
+
+
+class Built(Event, frozen=True):
+    """The engine of an artifact is there, and this device has attested it.
+
+    Attributes:
+        engine: its sha256.
+        detail: what built it, on what, for a person.
+    """
+
+    model: str
+    sha256: str
+    engine: str
+    detail: str
+    figures: dict[str, float] = {}
+
+
+class BuildFailed(Event, frozen=True):
+    """There is no engine; `retryable` where the reason may pass."""
+
+    model: str
+    sha256: str
+    code: str
+    detail: str
+    retryable: bool = False
 
 
 class EngineReady(Event, frozen=True):

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from agent.core.acquire import Acquisition
+from agent.core.building import Building
 from agent.core.commands import SaveModel
 from agent.core.context import Context
-from agent.core.events import SelfTested
+from agent.core.events import Built, SelfTested
 from agent.core.mover import Mover
 from agent.core.records import ModelRecord, SlotContent
 from agent.core.reporting import report
 from agent.core.service import Phase, Running, Service
 from agent.core.states import HEAVY, LIGHT, SETTLED, TERMINAL, State, Trigger
 from agent.core.trial import Trial
-from agent.errors import SupersededError
+from agent.errors import EngineMissingError, SupersededError
 from agent.serving.port import Figures
 from fleet.artifact.manifest import Feature
 from fleet.wire.messages import EventLevel
@@ -50,10 +53,12 @@ class Machine:
         self._ctx = ctx
         self._mover = Mover(ctx, record)
         self._known = False
+        self._engines: dict[str, str] = {}
         self._counter = 0
         self.service = service
         self.acquisition = Acquisition(ctx, self._mover, found=found, runtimes=runtimes)
-        self.trial = Trial(ctx, self._mover, service, self.acquisition)
+        self.building = Building(ctx, self._mover)
+        self.trial = Trial(ctx, self._mover, service, self.acquisition, self.building)
 
     @property
     def record(self) -> ModelRecord:
@@ -67,15 +72,21 @@ class Machine:
 
     def deadline(self) -> float | None:
         """When `work` has something to do although nothing happened."""
-        rooms = (self.acquisition, self.trial, self.service)
+        rooms = (self.acquisition, self.building, self.trial, self.service)
         times = [due for room in rooms if (due := room.deadline()) is not None]
         return min(times) if times else None
 
     # --- boot and assignment ---------------------------------------------------------------------
 
-    def boot(self) -> None:
-        """Take up what was under way when the daemon ended."""
+    def boot(self, engines: dict[str, str]) -> None:
+        """Take up what was under way when the daemon ended.
+
+        Args:
+            engines: the engines of this device's own making that fit it, by the artifact's digest.
+        """
+        self._engines = dict(engines)
         self._check_slots()
+        self._check_engines()
         if self.heavy and self.record.state is not State.ROLLING_BACK:
             self._mover.move(Trigger.REBOOTED)
         candidate = self.record.candidate
@@ -104,6 +115,47 @@ class Machine:
             active, previous = previous, None
         if (active, previous) != (self.record.active, self.record.previous):
             self._mover.save(active=active, previous=previous)
+
+    def _check_engines(self) -> None:
+        """Have engines built anew that are gone, or that the device no longer runs."""
+
+        def fits(content: SlotContent | None) -> bool:
+            return (
+                content is None
+                or not content.engine
+                or self._engines.get(content.sha256) == content.engine
+            )
+
+        record = self.record
+        if not fits(record.candidate) and record.candidate is not None:
+            self._mover.save(candidate=msgspec.structs.replace(record.candidate, engine=""))
+        previous = record.previous if fits(record.previous) else None
+        active = record.active
+        if fits(active) or active is None:
+            if previous != record.previous:
+                self._mover.save(previous=previous)
+            return
+        self._ctx.event(
+            "engine.outdated",
+            f"expected engine {active.engine[:12]} in this device's cache, found none that fits its "
+            f"TensorRT, driver and system; {'the release before it' if previous else 'nothing'} answers "
+            "until it is built anew",
+            level=EventLevel.WARNING,
+            model=record.model,
+            release=active.release,
+        )
+        if record.state not in TERMINAL:  # the update under way goes on; what it replaces is gone
+            self._mover.save(active=previous, previous=None)
+            return
+        self._mover.move(
+            Trigger.OUTDATED,
+            stores=0,
+            candidate=msgspec.structs.replace(active, engine=""),
+            active=previous,
+            previous=None,
+            error_code="",
+            detail="its engine is built anew",
+        )
 
     def damaged(self, content: SlotContent) -> None:
         """A worker found other bytes in a slot than were verified."""
@@ -137,6 +189,7 @@ class Machine:
             self.acquisition.work()
         else:
             self.trial.work(lock_free=lock_free and self._known)
+        self.building.work()
         self.service.tick()
 
     def _reconcile(self) -> None:
@@ -170,6 +223,8 @@ class Machine:
         ):
             if record.counter != counter:
                 self._mover.save(counter=counter)
+        elif record.settled_counter == counter:
+            return  # this assignment has ended; what was active is being built anew
         elif record.state in LIGHT:
             self._assign(target)
         else:
@@ -189,6 +244,7 @@ class Machine:
 
     def _assign(self, target: Target) -> None:
         self.acquisition.begin()
+        self.building.fresh()
         content = SlotContent(
             release=target.release,
             sha256=target.sha256,
@@ -205,6 +261,11 @@ class Machine:
             error_code="",
             detail="",
         )
+
+    def built(self, event: Built) -> None:
+        """An engine was built."""
+        self._engines[event.sha256] = event.engine
+        self.trial.built(event)
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -245,6 +306,9 @@ class Machine:
             self.trial.disprove(code, detail)
         if code.startswith("ota."):
             self.damaged(content)
+        elif code == EngineMissingError.code:
+            self._engines.pop(content.sha256, None)
+            self._check_engines()
 
     def worker_exited(self, running: Running, reason: str) -> None:
         """A worker's process is gone."""

@@ -92,6 +92,7 @@ def _state(machine: Machine, assigned: str) -> ModelState:
         serving = service.incumbent.phase.value
     shown = answering.content if answering is not None else record.active
     fetch = machine.acquisition.fetch
+    fetched = fetch.progress if fetch is not None else 0.0
     return ModelState(
         model=record.model,
         state=record.state.value,
@@ -102,7 +103,7 @@ def _state(machine: Machine, assigned: str) -> ModelState:
         assigned=assigned,
         candidate=record.candidate.release if record.candidate else "",
         previous=record.previous.release if record.previous else "",
-        progress=fetch.progress if fetch is not None else 0.0,
+        progress=fetched or machine.building.progress,
         error_code=record.error_code,
         detail=record.detail,
     )

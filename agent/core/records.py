@@ -20,6 +20,8 @@ class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         slot: ``a`` or ``b``; empty while the bytes are still to be fetched.
+        builds: whether this device makes the engine that runs itself, from the artifact's ONNX model.
+        engine: sha256 of the engine that it made and attested; empty while there is none.
         activate_before: trusted time after which it must not be activated any more; 0 is never.
         trial: it is measured for the cloud and never activated.
     """
@@ -31,6 +33,8 @@ class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
     activate_before: float = 0.0
     slot: str = ""
     trial: bool = False
+    builds: bool = False
+    engine: str = ""
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,6 +176,7 @@ class Service:
                 sha256=content.sha256,
                 length_bytes=content.length_bytes,
                 slot=content.slot,
+                engine=content.engine,
             )
         )
         return running

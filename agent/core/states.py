@@ -6,6 +6,8 @@ Rules:
 - Every transition is persisted before its effect.
 - `waiting`, `fetching` and `staged` are resumed after a restart; what a restart interrupts later goes
   back to `staged` with `REBOOTED` and is tried again, until the store counter says that it loops.
+- An engine that this device built for itself and that no longer fits it (its system was upgraded) is built
+  anew: `OUTDATED` leads from a settled state to `staged`, whose bytes are there.
 - A settled state (`SETTLED`) ends one assignment; a newer assignment starts from it, and replaces one
   that is under way: at once while nothing runs yet, through `rolling_back` where the candidate answers.
 """
@@ -25,6 +27,7 @@ class State(str, Enum):
     WAITING = "waiting"
     FETCHING = "fetching"
     STAGED = "staged"
+    BUILDING = "building"
     SELF_TESTING = "self_testing"
     ACTIVATING = "activating"
     PROBATION = "probation"
@@ -51,6 +54,10 @@ class Trigger(str, Enum):
     """The disk is full or the blob cannot be had now; tried again later."""
     STORED = "stored"
     """All bytes are in the spare slot and their digest holds."""
+    BUILD = "build"
+    """The device-wide lock is free, and the device makes the engine itself."""
+    BUILT = "built"
+    """The engine is there, and attested by this device."""
     TEST = "test"
     """The device-wide lock is free."""
     PASSED = "passed"
@@ -64,7 +71,9 @@ class Trigger(str, Enum):
     DISPROVED = "disproved"
     """Anything went wrong with the candidate, or it was superseded while it ran."""
     REBOOTED = "rebooted"
-    """The daemon started and found a candidate that ran when it ended."""
+    """The daemon started and found a candidate that was being built, or that ran, when it ended."""
+    OUTDATED = "outdated"
+    """The daemon started and found an engine of its own making that no longer fits this device."""
     RESTORED = "restored"
     """What was active before is active again, or nothing was."""
     UNSUITABLE = "unsuitable"
@@ -85,7 +94,7 @@ SETTLED: Final = frozenset(
 )
 TERMINAL: Final = SETTLED - {State.IDLE}
 HEAVY: Final = frozenset(
-    {State.SELF_TESTING, State.ACTIVATING, State.PROBATION, State.ROLLING_BACK}
+    {State.BUILDING, State.SELF_TESTING, State.ACTIVATING, State.PROBATION, State.ROLLING_BACK}
 )
 LIGHT: Final = frozenset({State.WAITING, State.FETCHING, State.STAGED})
 
@@ -103,20 +112,26 @@ TABLE: Final = Table(
         (_S.WAITING, _T.UNSUITABLE): _S.INCOMPATIBLE,
         (_S.FETCHING, _T.POSTPONED): _S.WAITING,
         (_S.FETCHING, _T.STORED): _S.STAGED,
+        (_S.STAGED, _T.BUILD): _S.BUILDING,
         (_S.STAGED, _T.TEST): _S.SELF_TESTING,
         (_S.STAGED, _T.POSTPONED): _S.WAITING,
         **{(state, _T.REJECTED): _S.REFUSED for state in State if state in LIGHT},
         **{(state, _T.ASSIGNED): _S.WAITING for state in State if state in LIGHT},
         **{(state, _T.CONFIRMED): _S.COMMITTED for state in State if state in LIGHT},
         **{(state, _T.WITHDRAWN): _S.IDLE for state in State if state in LIGHT},
+        **{(state, _T.OUTDATED): _S.STAGED for state in State if state in TERMINAL},
+        (_S.BUILDING, _T.BUILT): _S.SELF_TESTING,
+        (_S.BUILDING, _T.POSTPONED): _S.STAGED,
         (_S.SELF_TESTING, _T.PASSED): _S.ACTIVATING,
         (_S.SELF_TESTING, _T.MEASURED): _S.MEASURED,
         (_S.ACTIVATING, _T.ACTIVATED): _S.PROBATION,
         (_S.PROBATION, _T.PROVED): _S.COMMITTED,
         **{(state, _T.DISPROVED): _S.ROLLING_BACK for state in State if state in LIGHT},
+        (_S.BUILDING, _T.DISPROVED): _S.ROLLING_BACK,
         (_S.SELF_TESTING, _T.DISPROVED): _S.ROLLING_BACK,
         (_S.ACTIVATING, _T.DISPROVED): _S.ROLLING_BACK,
         (_S.PROBATION, _T.DISPROVED): _S.ROLLING_BACK,
+        (_S.BUILDING, _T.REBOOTED): _S.STAGED,
         (_S.SELF_TESTING, _T.REBOOTED): _S.STAGED,
         (_S.ACTIVATING, _T.REBOOTED): _S.STAGED,
         (_S.PROBATION, _T.REBOOTED): _S.STAGED,

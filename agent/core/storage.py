@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.core import commands as cmd
 from agent.core.backoff import Backoff
-from agent.core.events import PrepareFailed, StageFailed, StoreFailed
+from agent.core.events import BuildFailed, PrepareFailed, StageFailed, StoreFailed
 
 if TYPE_CHECKING:
     from agent.core.core import Core
@@ -23,6 +23,7 @@ _HARMLESS = (
     cmd.LoadRows,
     cmd.Publish,
     cmd.Discard,
+    cmd.CancelBuild,
     cmd.Drain,
     cmd.TakeFigures,
     cmd.StopWorker,
@@ -77,6 +78,10 @@ class Storage:
         elif isinstance(command, cmd.Stage):
             core.machine(command.model).acquisition.stage_failed(
                 StageFailed(model=command.model, sha256=command.sha256, code=code, detail=detail)
+            )
+        elif isinstance(command, cmd.Build):
+            core.machine(command.model).building.failed(
+                BuildFailed(model=command.model, sha256=command.sha256, code=code, detail=detail)
             )
         elif isinstance(command, (cmd.StartWorker, cmd.TestWorker, cmd.Promote, cmd.TakeFigures)):
             for machine in core.machines.values():

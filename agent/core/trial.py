@@ -1,4 +1,4 @@
-"""From verified bytes to a committed release, or back: self-test, activation, probation, rollback.
+"""From verified bytes to a committed release, or back: building, self-test, activation, probation, rollback.
 
 Rules:
 - The incumbent answers until the candidate does; it stays loaded until the candidate is committed.
@@ -9,17 +9,18 @@ Rules:
 from __future__ import annotations
 
 from agent.core.acquire import Acquisition
+from agent.core.building import Building
 from agent.core.commands import TestWorker
 from agent.core.context import Context
-from agent.core.events import SelfTested
+from agent.core.events import Built, SelfTested
 from agent.core.mover import Mover
 from agent.core.probation import Probation, Verdict
 from agent.core.service import Phase, Running, Service
 from agent.core.states import State, Trigger
 from agent.errors import LoopError, ProbationError, SelfTestError, WorkerLostError
 
-MAX_STORES = 20
-"""A clean update saves three heavy states; each restart in one of them costs up to four more."""
+MAX_STORES = 24
+"""A clean update saves up to four heavy states; each restart in one of them costs up to five more."""
 
 RESTORE_TIMEOUT_S = 60.0
 
@@ -32,13 +33,19 @@ class Trial:
         mover: the model's record.
         service: the model's workers.
         acquisition: refuses what comes too late.
+        building: makes engines.
     """
 
     def __init__(
-        self, ctx: Context, mover: Mover, service: Service, acquisition: Acquisition
+        self,
+        ctx: Context,
+        mover: Mover,
+        service: Service,
+        acquisition: Acquisition,
+        building: Building,
     ) -> None:
         self._ctx, self._mover, self._service = ctx, mover, service
-        self._acquisition = acquisition
+        self._acquisition, self._building = acquisition, building
         self._probation: Probation | None = None
         self._restoring_until = 0.0
 
@@ -52,7 +59,8 @@ class Trial:
     def work(self, *, lock_free: bool) -> None:
         """Do what is next in `staged` and the heavy states."""
         state = self._mover.state
-        if state is State.STAGED and lock_free and not self._ctx.unsaved:
+        free = lock_free and not self._ctx.unsaved and not self._building.resting
+        if state is State.STAGED and free:
             self._begin()
         elif state in {State.SELF_TESTING, State.ACTIVATING} and self._service.candidate is None:
             self.disprove(WorkerLostError.code, "the candidate's process is gone")
@@ -68,7 +76,16 @@ class Trial:
         stores = self._mover.record.stores
         if stores >= MAX_STORES:
             self.disprove(LoopError.code, f"given up after {stores} steps cut short by restarts")
+        elif candidate.builds and not candidate.engine:
+            if self._mover.move(Trigger.BUILD):
+                self._building.begin(candidate)
         elif self._mover.move(Trigger.TEST):
+            self._service.try_out(candidate)
+
+    def built(self, event: Built) -> None:
+        """The candidate's engine is there: it is tested next."""
+        candidate = self._building.built(event)
+        if candidate is not None:
             self._service.try_out(candidate)
 
     # --- what the candidate's worker answers -----------------------------------------------------

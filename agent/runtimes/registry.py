@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 
 from agent.errors import ConfigError, LoadError, RuntimeMissingError
-from agent.runtimes import litert, onnxruntime
+from agent.runtimes import cuda, litert, onnxruntime, tensorrt
 from agent.runtimes.port import Opener, Options, Runtime
 from fleet.wire.messages import RuntimeInfo
 from ota.verify.artifact import VerifiedArtifact
@@ -28,25 +28,46 @@ _DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class _Entry:
-    """A runtime that this version of the agent knows."""
+    """A runtime that this version of the agent knows.
+
+    Attributes:
+        modules: any of them will do.
+        distributions: where its version is found.
+        hint: how to get it.
+        besides: of these modules it needs one, too.
+    """
 
     opener: Opener
     modules: Sequence[str]
     distributions: Sequence[str]
-    extra: str
+    hint: str
+    besides: Sequence[str] = ()
+
+
+def _tensorrt(module: str, hint: str) -> _Entry:
+    distributions = (module, module.replace("_", "-"), f"{module}-cu12", f"{module}-cu13")
+    return _Entry(tensorrt.opener(module), (module,), distributions, hint, cuda.MODULES)
 
 
 _KNOWN: Mapping[str, _Entry] = MappingProxyType(
     {
         "litert": _Entry(
-            litert.open_litert, litert.MODULES, ("ai-edge-litert", "tflite-runtime"), "litert"
+            litert.open_litert,
+            litert.MODULES,
+            ("ai-edge-litert", "tflite-runtime"),
+            "install outrider[litert]",
         ),
         "onnxruntime": _Entry(
             onnxruntime.open_onnxruntime,
             onnxruntime.MODULES,
             ("onnxruntime", "onnxruntime-gpu"),
-            "onnx",
+            "install outrider[onnx]",
         ),
+        "tensorrt": _tensorrt(
+            "tensorrt",
+            "it comes with JetPack or the GPU's software; let the agent's environment see the system's packages",
+        ),
+        "tensorrt-rtx": _tensorrt("tensorrt_rtx", "install tensorrt-rtx"),
     }
 )
 
@@ -65,6 +86,12 @@ def version(name: str) -> str:
     """The version of a known runtime as it is installed here; empty when it is not or does not say."""
     entry = _KNOWN.get(name)
     return _info(name, entry).version if entry else ""
+
+
+def usable(name: str) -> bool:
+    """Whether a known runtime is installed here."""
+    entry = _KNOWN.get(name)
+    return bool(entry and _info(name, entry).available)
 
 
 def open_runtime(artifact: VerifiedArtifact, options: Options = _DEFAULTS) -> Runtime:
@@ -118,7 +145,10 @@ def wrap(runtime: Runtime, artifact: VerifiedArtifact, plug_in: str) -> Runtime:
 
 def _info(name: str, entry: _Entry) -> RuntimeInfo:
     if not any(_installed(module) for module in entry.modules):
-        reason = f"none of {', '.join(entry.modules)} is installed; install outrider[{entry.extra}]"
+        reason = f"none of {', '.join(entry.modules)} is installed; {entry.hint}"
+        return RuntimeInfo(name=name, available=False, reason=reason)
+    if entry.besides and not any(_installed(module) for module in entry.besides):
+        reason = f"{name} needs cuda-python or pycuda, and found neither; install cuda-python"
         return RuntimeInfo(name=name, available=False, reason=reason)
     for distribution in entry.distributions:
         try:

@@ -19,6 +19,11 @@ import msgspec
 from fleet.telemetry.histogram import Histogram
 
 
+def attestation_of(engine: Path) -> Path:
+    """Where the attestation of an engine lies: beside it."""
+    return engine.with_suffix(".json")
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker should load.
 
@@ -26,6 +31,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         path: the artifact's file.
         sha256, length_bytes: what verified metadata says of it; the worker checks again, on the
             very bytes that it loads.
+        engine: what this device built from the artifact's payload, to be loaded in its place; None where the
+            payload itself is loaded. Its attestation is beside it.
+        device_key: public key of the device in PEM, which has signed the attestation.
         runtime_wrapper: ``package.module:function`` around the runtime, from the configuration; empty for none.
     """
 
@@ -36,6 +44,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     length_bytes: int
     threads: int = 1
     runtime_wrapper: str = ""
+    engine: Path | None = None
+    device_key: bytes = b""
     unsigned: bool = False
 
 

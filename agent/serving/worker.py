@@ -18,7 +18,10 @@ import socket
 import sys
 from pathlib import Path
 
-from agent.errors import LoadError
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from agent.errors import EngineMissingError, LoadError
 from agent.runtimes import registry
 from agent.runtimes.port import Options
 from agent.serving import protocol
@@ -27,10 +30,12 @@ from agent.serving.model import ServedModel
 from agent.serving.oip.http import Limits
 from agent.serving.oip.server import Server
 from agent.serving.oip.service import Service
-from agent.serving.port import WorkerSpec
+from agent.serving.port import WorkerSpec, attestation_of
 from agent.serving.protocol import Answer, Done, Failed, Orders, Pong, Taken, Tested
 from agent.serving.thread import InferenceThread
 from fleet.errors import OutriderError, WireError
+from fleet.wire import envelope
+from ota.errors import VerificationError
 from ota.verify import artifact as verify
 from ota.verify.artifact import VerifiedArtifact
 
@@ -138,7 +143,28 @@ def _verified(spec: WorkerSpec) -> VerifiedArtifact:
         raise LoadError(f"{spec.path}: expected the artifact of {spec.model}: {error}") from None
     if spec.unsigned:
         return verify.unsigned(data)
-    return verify.from_target(data, sha256=spec.sha256, length_bytes=spec.length_bytes)
+    artifact = verify.from_target(data, sha256=spec.sha256, length_bytes=spec.length_bytes)
+    return artifact if spec.engine is None else _built(artifact, spec.engine, spec.device_key)
+
+
+def _built(source: VerifiedArtifact, path: Path, device_key: bytes) -> VerifiedArtifact:
+    """The engine that this device built from an artifact, as the device attested it.
+
+    Raises:
+        EngineMissingError: it is not there, or it is another; it must be built again.
+    """
+    try:
+        key = load_pem_public_key(device_key)
+        if not isinstance(key, EllipticCurvePublicKey):
+            raise EngineMissingError(f"{path}: expected an EC key of the device, found another")
+        return verify.from_device(
+            source,
+            path.read_bytes(),
+            attestation=attestation_of(path).read_bytes(),
+            keys={envelope.key_id(key): key},
+        )
+    except (OSError, ValueError, VerificationError) as error:
+        raise EngineMissingError(f"{path}: {error}; it is built again") from None
 
 
 async def serve(descriptor: int) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.errors import LoadError, RuntimeMissingError, WorkerLostError
+from agent.errors import EngineMissingError, LoadError, RuntimeMissingError, WorkerLostError
 from agent.serving import protocol
 from agent.serving.channel import Channel
 from agent.serving.port import Figures, SelfTest, Worker, WorkerSpec
@@ -26,7 +26,10 @@ from fleet.errors import OutriderError, WireError
 from ota.errors import VerificationError
 
 A = TypeVar("A", bound=protocol.Answer)
-_RAISED = {kind.code: kind for kind in (LoadError, RuntimeMissingError, VerificationError)}
+_RAISED = {
+    kind.code: kind
+    for kind in (EngineMissingError, LoadError, RuntimeMissingError, VerificationError)
+}
 _STDERR = 2
 _START = (  # `-m` would look for packages in the current folder first, whatever lies there
     "import sys; sys.path = [folder for folder in sys.path if folder]; "

@@ -69,8 +69,16 @@ def needs(role: Role) -> Callable[[Request], Principal]:
     return check
 
 
+def needs_worker(request: Request) -> Principal:
+    """A dependency that lets workers through, and admins."""
+    principal = principal_of(request)
+    principal.need_worker()
+    return principal
+
+
 Cloud = Annotated[Context, Depends(context_of)]
 Viewer = Annotated[Principal, Depends(needs(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(needs(Role.OPERATOR))]
 Engineer = Annotated[Principal, Depends(needs(Role.ENGINEER))]
 Admin = Annotated[Principal, Depends(needs(Role.ADMIN))]
+Worker = Annotated[Principal, Depends(needs_worker)]

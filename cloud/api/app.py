@@ -14,11 +14,13 @@ from cloud.api.routes import (
     campaigns,
     devices,
     engines,
+    jobs,
     models,
     proving,
     rollouts,
     root,
     stream,
+    work,
 )
 from cloud.context import Context
 from cloud.dashboard import routes as dashboard
@@ -48,7 +50,8 @@ def create(context: Context, *, lifespan: Lifespan | None = None) -> FastAPI:
     app.state.checks = {}
     answers.install(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (models, proving, engines, campaigns, rollouts, devices, admin, stream):
+    parts = (models, jobs, proving, engines, campaigns, rollouts, devices, work, admin, stream)
+    for module in parts:
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(root.router)

@@ -7,6 +7,7 @@ from sqlmodel import Session
 
 from cloud.services import views
 from fleet.registry.repositories import Devices, Models, Telemetry
+from fleet.registry.tables.models import JOB_STATES
 
 
 def of(session: Session) -> bytes:
@@ -20,7 +21,7 @@ def of(session: Session) -> bytes:
     for state, number in counts.rollouts.items():
         rollouts.labels(state).set(number)
     jobs = Gauge("outrider_compile_jobs", "Compile jobs by state.", ["state"], registry=registry)
-    for state in ("queued", "running", "done", "failed"):
+    for state in JOB_STATES:
         jobs.labels(state).set(len(Models(session).jobs(state=state, limit=10_000)))
     telemetry = Telemetry(session)
     received = Gauge("outrider_rows_received", "Rows from devices.", ["kind"], registry=registry)

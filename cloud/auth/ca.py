@@ -1,8 +1,9 @@
-"""The fleet's certificate authority: EC P-256 certificates for the broker, the cloud and the devices.
+"""The fleet's certificate authority: EC P-256 certificates for broker, cloud, workers and devices.
 
 Rules:
 - A device's certificate names it: CN is the device id, O the tenant, OU ``device``. The names come from
   the claim, never from the certificate request; of the request only the public key counts.
+- A worker's certificate names it: CN is its name, OU ``worker``. It lasts for an hour or so.
 - A request must be signed by its own key (proof of possession) and that key must be EC P-256, because
   the same key signs the device's messages.
 - Validity starts a day early, for devices whose clock is a little behind.
@@ -90,7 +91,7 @@ def create(*, now: float, key: ec.EllipticCurvePrivateKey | None = None) -> Auth
     key = key or new_key()
     name = _name(Subject("Outrider fleet CA", "ca"))
     builder = (
-        _builder(name, name, key.public_key(), now=now, days=CA_DAYS)
+        _builder(name, name, key.public_key(), now=now, lifetime=dt.timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(ca=True), critical=True)
         .add_extension(_authority_key_id(key.public_key()), critical=False)
@@ -122,7 +123,8 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
 def issue_server(authority: Authority, hosts: Sequence[str], *, now: float) -> Issued:
     """A key and certificate for a TLS server that is reached under `hosts` (names or addresses)."""
     key = new_key()
-    builder = _leaf(authority, Subject(hosts[0], "server"), key.public_key(), now, SERVER_DAYS)
+    lifetime = dt.timedelta(days=SERVER_DAYS)
+    builder = _leaf(authority, Subject(hosts[0], "server"), key.public_key(), now, lifetime)
     names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     builder = builder.add_extension(names, critical=False).add_extension(usage, critical=False)
@@ -132,7 +134,7 @@ def issue_server(authority: Authority, hosts: Sequence[str], *, now: float) -> I
 def issue_client(authority: Authority, subject: Subject, *, now: float, days: int) -> Issued:
     """A key and client certificate for one of the cloud's own parts."""
     key = new_key()
-    builder = _leaf(authority, subject, key.public_key(), now, days)
+    builder = _leaf(authority, subject, key.public_key(), now, dt.timedelta(days=days))
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     return _signed(authority, builder.add_extension(usage, critical=False), private_pem(key))
 
@@ -168,7 +170,23 @@ def issue_device(
     authority: Authority, key: ec.EllipticCurvePublicKey, *, device: str, tenant: str, now: float
 ) -> Issued:
     """A client certificate that names a device."""
-    builder = _leaf(authority, Subject(device, "device", tenant), key, now, DEVICE_DAYS)
+    lifetime = dt.timedelta(days=DEVICE_DAYS)
+    builder = _leaf(authority, Subject(device, "device", tenant), key, now, lifetime)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    return _signed(authority, builder.add_extension(usage, critical=False))
+
+
+def issue_worker(
+    authority: Authority,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    worker: str,
+    now: float,
+    lifetime_s: float,
+) -> Issued:
+    """A short-lived client certificate that names a worker."""
+    lifetime = dt.timedelta(seconds=lifetime_s)
+    builder = _leaf(authority, Subject(worker, "worker"), key, now, lifetime)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     return _signed(authority, builder.add_extension(usage, critical=False))
 
@@ -197,11 +215,11 @@ def _leaf(
     subject: Subject,
     key: ec.EllipticCurvePublicKey,
     now: float,
-    days: int,
+    lifetime: dt.timedelta,
 ) -> x509.CertificateBuilder:
     issuer = authority.certificate
     return (
-        _builder(_name(subject), issuer.subject, key, now=now, days=days)
+        _builder(_name(subject), issuer.subject, key, now=now, lifetime=lifetime)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(ca=False), critical=True)
         .add_extension(_authority_key_id(authority.key.public_key()), critical=False)
@@ -209,7 +227,12 @@ def _leaf(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, now: float, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    now: float,
+    lifetime: dt.timedelta,
 ) -> x509.CertificateBuilder:
     at = dt.datetime.fromtimestamp(now, tz=dt.timezone.utc)
     return (
@@ -219,7 +242,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(at - _BACKDATED)
-        .not_valid_after(at + dt.timedelta(days=days))
+        .not_valid_after(at + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

@@ -1,4 +1,7 @@
-"""Roles: viewer < operator < engineer < admin; each may do what the ones before it may."""
+"""Roles: viewer < operator < engineer < admin; each may do what the ones before it may.
+
+A worker stands aside: it may take work and hand it in, which otherwise only an admin may, and reads nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,18 @@ class Role(IntEnum):
     """What a caller may do.
 
     Attributes:
+        WORKER: take units of work and hand in what was made of them.
         VIEWER: read everything but tokens.
         OPERATOR: roll out, claim and revoke devices.
         ENGINEER: push models, compile, release.
         ADMIN: manage tokens.
     """
 
-    VIEWER = 1
-    OPERATOR = 2
-    ENGINEER = 3
-    ADMIN = 4
+    WORKER = 1
+    VIEWER = 2
+    OPERATOR = 3
+    ENGINEER = 4
+    ADMIN = 5
 
     @property
     def label(self) -> str:
@@ -42,6 +47,13 @@ class Principal:
         if self.role < role:
             raise DeniedError(
                 f"expected the role {role.label} or higher, found {self.role.label}; ask an admin for a token"
+            )
+
+    def need_worker(self) -> None:
+        """Raise DeniedError when the caller is neither a worker nor an admin."""
+        if self.role not in {Role.WORKER, Role.ADMIN}:
+            raise DeniedError(
+                f"expected the role worker, found {self.role.label}; ask an admin for a token of that role"
             )
 
 

@@ -17,7 +17,7 @@ from sqlmodel import Session
 from starlette.responses import Response
 
 from cloud.auth import tokens
-from cloud.auth.roles import Principal
+from cloud.auth.roles import Principal, Role
 from cloud.context import Unit
 from cloud.errors import DeniedError, UnauthenticatedError
 from fleet.registry.errors import NotFoundError
@@ -46,8 +46,9 @@ class Visitor(NamedTuple):
 
 
 def open_session(unit: Unit, ids: Callable[[], str], secret: str) -> Opened:
-    """Open a session for the holder of an API token. Raises UnauthenticatedError."""
+    """Open a session for the holder of an API token. Raises UnauthenticatedError, DeniedError."""
     principal = tokens.authenticate(unit.session, secret, now=unit.now)
+    principal.need(Role.VIEWER)
     access = Access(unit.session)
     access.end_sessions(expired_at=unit.now)
     cookie, csrf = tokens.secret_of(ids), tokens.secret_of(ids)

@@ -22,7 +22,9 @@ class Admin:
         self._client = client
 
     async def connected(self, client_id: str = "") -> list[tuple[str, str, int]]:
-        """MQTT connections, all or those of one client id: (server id, client id, connection number).
+        """Connections, all or those of one MQTT client id: (server id, client id, connection number).
+
+        The client id of a connection to the work queue is empty: it ends with its certificate.
 
         Raises:
             BrokerError: the broker does not answer.
@@ -40,11 +42,13 @@ class Admin:
                 return found
 
     async def kick(self, client_id: str) -> int:
-        """End every live connection of a client id; returns how many there were.
+        """End every live connection of an MQTT client id; returns how many there were.
 
         Raises:
-            BrokerError: the broker does not answer.
+            BrokerError: the broker does not answer, or no client id was given.
         """
+        if not client_id:
+            raise BrokerError("expected a client id, found none: that would end every connection")
         connections = await self.connected(client_id)
         for server, _, number in connections:
             await self._ask(f"$SYS.REQ.SERVER.{server}.KICK", {"cid": number})

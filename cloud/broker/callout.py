@@ -4,7 +4,7 @@ Rules:
 - Two responders on connections of their own share the questions, so that one lost connection leaves
   no question unanswered.
 - A certificate is let in when the broker verified it, `cloud.broker.permissions` knows its kind, and, for
-  a device, the registry holds it and has not revoked it. What cannot be decided is refused.
+  a device or a worker, the registry holds it and has not revoked it. What cannot be decided is refused.
 - A revoked device's live connection is cut at the bus's hint, and, should the hint be lost, by a sweep
   over all connections every `SWEEP_INTERVAL_S`.
 """
@@ -16,25 +16,32 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-import nats
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from cloud.broker import connection, server, tokens
 from cloud.broker import keys as broker_keys
-from cloud.broker import server, tokens
 from cloud.broker.admin import Admin
 from cloud.broker.keys import BrokerKeys
-from cloud.broker.permissions import CLOUD_PREFIX, DEVICE_UNIT, Peer, Permissions, permissions
-from cloud.broker.server import ACCOUNT, LOOPBACK
+from cloud.broker.permissions import (
+    CLOUD_PREFIX,
+    DEVICE_UNIT,
+    WORKER_UNIT,
+    Peer,
+    Permissions,
+    permissions,
+)
+from cloud.broker.server import ACCOUNT
 from cloud.context import Context
 from cloud.errors import AdmissionError, BrokerError
+from cloud.services import workers
 from fleet.registry.repositories import Devices
 
 RESPONDERS = 2
 SWEEP_INTERVAL_S = 30.0
 _SUBJECT = "$SYS.REQ.USER.AUTH"
 _QUEUE = "outrider-callout"
-_RECONNECT_WAIT_S = 0.25
 _START_WAIT_S = 2.0
 log = logging.getLogger(__name__)
 
@@ -51,9 +58,10 @@ def decide(
     if peer is None:
         raise AdmissionError("expected a client certificate of this fleet, found none")
     given = permissions(peer, now=now)
-    if peer.subject.unit == DEVICE_UNIT and not registered(peer):
+    if peer.subject.unit in {DEVICE_UNIT, WORKER_UNIT} and not registered(peer):
         raise AdmissionError(
-            f"device {peer.subject.name!r}: its certificate is unknown or revoked; enrol it again"
+            f"{peer.subject.unit} {peer.subject.name!r}: its certificate is unknown or revoked; "
+            "enrol or register it again"
         )
     return given
 
@@ -114,6 +122,8 @@ class Callout:
             await message.respond(answer)
 
     def _registered(self, peer: Peer) -> bool:
+        if peer.subject.unit == WORKER_UNIT:
+            return workers.admitted(self._context, peer.subject.name, peer.serial)
         with self._context.read() as session:
             device = Devices(session).find(peer.subject.name)
             key = Devices(session).key(peer.serial)
@@ -138,13 +148,13 @@ class Callout:
                 except Exception:
                     log.exception("cannot look for revoked devices")
                 note = await notes.get(timeout_s=SWEEP_INTERVAL_S)
-                if note is not None:
-                    await self._kick(admin, str(note.data.get("device", "")))
+                if note is not None and "device" in note.data:
+                    await self._kick(admin, str(note.data["device"]))
         finally:
             notes.close()
 
     async def _sweep(self, admin: Admin) -> None:
-        live = {client for _, client, _ in await admin.connected()}
+        live = {client for _, client, _ in await admin.connected() if client}
         known = await asyncio.to_thread(self._known)
         for client_id in live - known:
             if not client_id.startswith(CLOUD_PREFIX):
@@ -164,15 +174,8 @@ class Callout:
     async def _connect(self, seed: str, name: str) -> Client:
         client = Client()
         self._clients.append(client)
-        await client.connect(
-            f"nats://{LOOPBACK}:{self._context.settings.broker_client_port}",
-            nkeys_seed_str=seed,
-            name=name,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=_RECONNECT_WAIT_S,  # type: ignore[arg-type]  # handed to asyncio.sleep
-            error_cb=_log_error,
-        )
-        return client
+        route = connection.local_route(self._context.settings)
+        return await connection.connect(route, name=name, client=client, nkeys_seed_str=seed)
 
 
 async def start(context: Context) -> Callout:
@@ -184,7 +187,3 @@ async def start(context: Context) -> Callout:
     service = Callout(context, broker_keys.load(server.keys_path(context.settings.path("broker"))))
     await service.start()
     return service
-
-
-async def _log_error(error: Exception) -> None:
-    log.debug("connection to the broker: %r", error)

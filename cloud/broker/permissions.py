@@ -1,19 +1,24 @@
 """Who may connect to the broker, and what it may say and hear there.
 
 Rules:
-- A connection is MQTT over mTLS; its certificate, verified by the broker, says who it is.
+- A connection is MQTT (devices, the gateway) or NATS (the work queue) over mTLS; its certificate, verified
+  by the broker, says who it is.
 - A device's client id is its certificate's CN; the cloud's own client ids start with ``cloud:``, which no
   device id can, so that no device can push the cloud off its session.
 - A device publishes below its own ``up`` and hears its own ``down`` and its tenant's ``blob``; the cloud
   hears every ``up`` and publishes to every ``down`` and ``blob``. Nothing else is granted.
+- A worker takes messages of the work queue, says what became of them, and hears the hints; the cloud also
+  fills the queue. Neither is granted anything of the devices' over that connection.
 - NATS writes ``/`` as ``.`` and ``+`` as ``*``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloud.auth.ca import Subject
+from cloud.broker import work_names
 from cloud.errors import AdmissionError
 from fleet.errors import WireError
 from fleet.wire import topics
@@ -21,6 +26,8 @@ from fleet.wire import topics
 CLOUD_PREFIX = "cloud:"
 DEVICE_UNIT = "device"
 CLOUD_UNIT = "cloud"
+WORKER_UNIT = "worker"
+MQTT, NATS = "mqtt", "nats"
 _ROOT = topics.ROOT.replace("/", ".")
 
 
@@ -29,6 +36,7 @@ class Peer:
     """What the broker tells about a connection.
 
     Attributes:
+        kind: the protocol that it speaks, ``mqtt`` or ``nats``.
         subject: of the leaf certificate.
         serial: the leaf's serial number, lower-case hex.
         not_after: when the leaf expires, seconds since the epoch.
@@ -49,6 +57,7 @@ class Permissions:
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     expires: float
+    kind: str = MQTT
 
 
 def permissions(peer: Peer, *, now: float) -> Permissions:
@@ -57,19 +66,17 @@ def permissions(peer: Peer, *, now: float) -> Permissions:
     Raises:
         AdmissionError: it may not connect.
     """
-    if peer.kind != "mqtt":
-        raise AdmissionError(f"expected an MQTT connection, found {peer.kind!r}; use the MQTT port")
     if now > peer.not_after:
         raise AdmissionError(
             f"the certificate of {peer.subject.name!r} expired at {peer.not_after:.0f}; enrol again"
         )
-    if peer.subject.unit == DEVICE_UNIT:
-        return _device(peer)
-    if peer.subject.unit == CLOUD_UNIT:
-        return _cloud(peer)
-    raise AdmissionError(
-        f"expected a certificate of a device or of the cloud, found unit {peer.subject.unit!r}"
-    )
+    given = _GIVEN.get((peer.kind, peer.subject.unit))
+    if given is None:
+        raise AdmissionError(
+            "expected a device's or the cloud's certificate on the MQTT port, or a worker's or the cloud's "
+            f"on the NATS port, found unit {peer.subject.unit!r} over {peer.kind!r}"
+        )
+    return given(peer)
 
 
 def _device(peer: Peer) -> Permissions:
@@ -103,3 +110,35 @@ def _cloud(peer: Peer) -> Permissions:
         subscribe=(f"{_ROOT}.*.d.*.up.*",),
         expires=peer.not_after,
     )
+
+
+def _worker(peer: Peer) -> Permissions:
+    name = work_names.check(peer.subject.name)
+    return Permissions(
+        name=f"worker:{name}",
+        publish=(
+            f"$JS.API.CONSUMER.MSG.NEXT.{work_names.STREAM}.*",
+            f"$JS.ACK.{work_names.STREAM}.>",
+        ),
+        subscribe=(f"{work_names.inbox(name)}.>", work_names.HINTS),
+        expires=peer.not_after,
+        kind=NATS,
+    )
+
+
+def _queue(peer: Peer) -> Permissions:
+    return Permissions(
+        name=CLOUD_PREFIX + "queue",
+        publish=(f"{work_names.ROOT}.>", work_names.HINTS, "$JS.API.>", "$JS.ACK.>"),
+        subscribe=("_INBOX.>", work_names.HINTS),
+        expires=peer.not_after,
+        kind=NATS,
+    )
+
+
+_GIVEN: dict[tuple[str, str], Callable[[Peer], Permissions]] = {
+    (MQTT, DEVICE_UNIT): _device,
+    (MQTT, CLOUD_UNIT): _cloud,
+    (NATS, WORKER_UNIT): _worker,
+    (NATS, CLOUD_UNIT): _queue,
+}

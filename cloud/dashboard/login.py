@@ -12,7 +12,7 @@ from cloud.auth import sessions, tokens
 from cloud.context import Context
 from cloud.dashboard import rendering
 from cloud.dashboard.gate import LoginLinks, actor_of, check_origin, safe_next
-from cloud.errors import UnauthenticatedError
+from cloud.errors import DeniedError, UnauthenticatedError
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,7 +34,7 @@ def sign_in(
     check_origin(request)
     try:
         return _signed_in(request, cloud, token.strip(), safe_next(next))
-    except UnauthenticatedError as error:
+    except DeniedError as error:
         return rendering.page("login.html", status=401, message=str(error), next=safe_next(next))
 
 
@@ -64,7 +64,7 @@ def sign_in_once(request: Request, cloud: Cloud, code: str) -> Response:
     try:
         secret = _links(request).redeem(code, now=cloud.clock())
         return _signed_in(request, cloud, secret, "/")
-    except UnauthenticatedError as error:
+    except DeniedError as error:
         return rendering.page("login.html", status=401, message=str(error), next="/")
 
 

@@ -70,6 +70,8 @@ _JOB: dict[str, Word] = {
     "running": Word("compiling", "busy"),
     "done": Word("done", "good"),
     "failed": Word("failed", "bad"),
+    "set_aside": Word("set aside", "bad"),
+    "cancelled": Word("cancelled", "idle"),
 }
 _ARTIFACT: dict[str, Word] = {
     "accepted": Word("accepted", "good"),
@@ -134,7 +136,7 @@ def step(code: str) -> Word:
 
 
 def job(state: str) -> Word:
-    """The state of a compile job."""
+    """The state of a compile job, or of one of its units."""
     return _of(_JOB, state)
 
 

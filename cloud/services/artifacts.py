@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -27,13 +28,13 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     fallback: bool = False
 
 
-def prepare(context: Context, data: bytes, *, fallback: bool = False) -> Prepared:
+def prepare(context: Context, data: bytes, *, fallbacks: Collection[str] = ()) -> Prepared:
     """Check an artifact's file and store it with its block list.
 
     Args:
         context: the cloud.
         data: the file.
-        fallback: whether it stands in for the target's first choice.
+        fallbacks: digests of what stands in for its target's first choice.
 
     Raises:
         ManifestError: the bytes are no artifact.
@@ -41,14 +42,15 @@ def prepare(context: Context, data: bytes, *, fallback: bool = False) -> Prepare
     manifest = package.read(data).manifest
     block_size = blocks.choose_block_size(len(data))
     listed = blocks.block_list(data, block_size)
+    sha256 = context.blobs.put(data)
     return Prepared(
-        sha256=context.blobs.put(data),
+        sha256=sha256,
         size_bytes=len(data),
         block_size_bytes=block_size,
         blocks_sha256=context.blobs.put(listed),
         blocks_length_bytes=len(listed),
         manifest=manifest,
-        fallback=fallback,
+        fallback=sha256 in fallbacks,
     )
 
 

@@ -10,7 +10,8 @@ import msgspec
 from cloud.context import Context
 from cloud.services import artifacts
 from cloud.services.artifacts import Prepared
-from compiler.provenance import attest, keys
+from compiler.provenance import attest, keys, predicate
+from compiler.provenance.predicate import Provenance
 from fleet.artifact import package
 from fleet.artifact.manifest import Payload
 from fleet.registry.tables import Artifact, EngineBuild
@@ -42,14 +43,24 @@ def derive(context: Context, source: Artifact, build: EngineBuild, engine: bytes
         peak_memory_mib=0.0,
     )
     derived = msgspec.structs.replace(content, manifest=manifest, payload=engine, attestation=b"")
-    attested = attest.attest(
-        derived,
-        keys.signer(),
-        parameters={"target": build.target, "built_by": build.device, "order": build.id},
-        dependencies={
+    made = Provenance(
+        asked=predicate.External(
+            model=manifest.model,
+            version=manifest.version,
+            target=manifest.target,
+            metric=manifest.metric.name,
+            budget=0.0,
+        ),
+        recipe=predicate.Recipe(
+            name=manifest.recipe,
+            settings={**build.environment, "built_by": build.device, "order": build.id},
+        ),
+        digests={
+            "model": manifest.source_sha256,
             "artifact": source.sha256,
             "offer": hashlib.sha256(build.offer).hexdigest(),
         },
-        builder=dict(build.environment),
+        gates={},
     )
+    attested = attest.attest(derived, keys.signer(), made)
     return artifacts.prepare(context, package.write(attested))

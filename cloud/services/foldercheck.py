@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from compiler.evaluate import evaluation
 from compiler.graph import folder as folders
 from compiler.graph import onnx_model, signature
 from fleet.errors import OutriderError
@@ -26,6 +27,7 @@ def describe(path: Path) -> dict[str, Any]:
     folder = folders.load(path)
     model = onnx_model.load(folder.model)
     inputs = signature.input_specs(folder, model.inputs)
+    evaluation.check(folder, model, inputs)
     return {
         "name": folder.name,
         "author_version": folder.version,
@@ -37,6 +39,7 @@ def describe(path: Path) -> dict[str, Any]:
         "opset": model.opset,
         "inputs": msgspec.to_builtins(inputs),
         "outputs": msgspec.to_builtins(model.outputs),
+        "notes": model.notes,
     }
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cloud.audit import log
 from cloud.context import Context, Unit
 from cloud.errors import InputError
-from cloud.services import cohorts, proving_limits, proving_steps
+from cloud.services import attestors, cohorts, proving_limits, proving_steps
 from cloud.services.releases import id_of
 from fleet.registry.errors import ConflictError, NotFoundError
 from fleet.registry.repositories import Devices, Models, Proving
@@ -71,7 +71,14 @@ def prove(context: Context, sha256: str, *, device: str = "", by: str) -> Trial:
         NotFoundError: no such artifact or device.
         ConflictError: it is being tried already.
         InputError: there is nothing to prove, or no proving device that can run it.
+        UnattestedError: no known compiling host has attested it; devices would refuse it.
     """
+    with context.read() as session:
+        if Models(session).find_artifact(sha256) is None:
+            raise NotFoundError(f"expected the digest of an artifact, found {sha256!r}")
+    attested_by = attestors.of(
+        context, sha256
+    )  # hashes the blob, so it comes before the transaction
     with context.unit() as unit:
         artifact = Models(unit.session).find_artifact(sha256)
         if artifact is None:
@@ -97,6 +104,7 @@ def prove(context: Context, sha256: str, *, device: str = "", by: str) -> Trial:
             target=artifact.target,
             device=chosen.id,
             hardware_class=chosen.proving_class,
+            attested_by=attested_by,
             created_at=unit.now,
             created_by=by,
         )

@@ -90,7 +90,8 @@ def _begin(unit: Unit, settings: Settings, trial: Trial) -> None:
 
 def _sign(unit: Unit, settings: Settings, trial: Trial, artifact: Artifact) -> str:
     version = f"{artifact.version}-candidate.{trial.id}"
-    path = trust.add_candidate(unit, settings, artifact, release=version, device=trial.device)
+    candidate = trust.Variant(artifact, trial.attested_by)
+    path = trust.add_candidate(unit, settings, candidate, release=version, device=trial.device)
     release = Release(
         id=f"{artifact.model}@{version}",
         model=artifact.model,

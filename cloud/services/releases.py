@@ -4,22 +4,25 @@ Rules:
 - A release takes the newest artifact of each target when it was accepted, or proven by a proving device, and
   its fallback beside it. What is ``unproven`` or ``rejected`` is left out and named: no device gets bytes that
   no gate has passed.
+- What no known compiling host has attested is left out and named, too: devices would refuse it.
 - A rebuild of what is signed already is a release of its own: ``digits@2-r1`` holds what digits@2 was rebuilt to.
 - Creating a release again adds what was accepted or proven since; nothing that is signed is changed or taken back.
+  Only a release of before devices checked attestations is signed again, naming who attested it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cloud.audit import log
 from cloud.context import Context, Unit
 from cloud.errors import InputError
-from cloud.services import trust
+from cloud.services import attestors, trust
 from fleet.registry.repositories import Models
 from fleet.registry.tables import Artifact, Release, ReleaseVariant
+from ota.errors import UnattestedError
 from ota.metadata.release import release_order, target_path, variant_name
 
 
@@ -28,6 +31,13 @@ class Choice(NamedTuple):
 
     taken: list[Artifact]
     left_out: dict[str, str]
+
+
+class _Vouched(NamedTuple):
+    """The public keys (PEM) of the hosts that attested an artifact, or why there is none."""
+
+    keys: list[str]
+    problem: str = ""
 
 
 class Created(NamedTuple):
@@ -66,18 +76,29 @@ def create(
         InputError: nothing that may be released was compiled.
         ReleaseError: a floor above the version.
     """
+    with context.read() as session:
+        chosen = choose(Models(session).artifacts(model, version)).taken
+        candidates = [artifact.sha256 for artifact in chosen]
+    vouched = {sha256: _vouched(context, sha256) for sha256 in candidates}
     with context.unit() as unit:
         models = Models(unit.session)
         models.version(model, version)
-        choice = choose(models.artifacts(model, version))
+        choice = _attested(choose(models.artifacts(model, version)), vouched)
+        variants = {
+            name_of(one): trust.Variant(one, vouched[one.sha256].keys) for one in choice.taken
+        }
         known = _newest(models, model, version)
         number = version
         if known is not None and rebuild and _changed(models, known, choice):
             number, known = _next_revision(known.version, version), None
         if known is not None:
             added = _added(models, known, choice)
+            _vouch_again(
+                unit, context, known, [v for name, v in variants.items() if name not in added]
+            )
             if added:
-                _sign(unit, context, known, added, by=by, action="release.extend")
+                new = [variants[name] for name in added]
+                _sign(unit, context, known, new, by=by, action="release.extend")
             return Created(known, choice.left_out)
         if not choice.taken:
             reasons = "; ".join(f"{t}: {why}" for t, why in choice.left_out.items())
@@ -94,7 +115,7 @@ def create(
             created_by=by,
         )
         models.add(release)
-        _sign(unit, context, release, choice.taken, by=by, action="release.create")
+        _sign(unit, context, release, list(variants.values()), by=by, action="release.create")
     return Created(release, choice.left_out)
 
 
@@ -117,6 +138,41 @@ def choose(artifacts: Sequence[Artifact]) -> Choice:
     return Choice([taken[name] for name in sorted(taken)], left_out)
 
 
+def _vouched(context: Context, sha256: str) -> _Vouched:
+    """Who attested an artifact; its blob is hashed, so this comes before the transaction."""
+    try:
+        return _Vouched(attestors.of(context, sha256))
+    except UnattestedError as error:
+        return _Vouched([], f"not attested by a known compiling host: {error}")
+
+
+def _attested(choice: Choice, vouched: Mapping[str, _Vouched]) -> Choice:
+    """The choice without what nobody vouches for."""
+    late = _Vouched([], "compiled while the release was made; create it again")
+    who = {name_of(artifact): vouched.get(artifact.sha256, late) for artifact in choice.taken}
+    problems = {name: found.problem for name, found in who.items() if found.problem}
+    taken = [artifact for artifact in choice.taken if name_of(artifact) not in problems]
+    return Choice(taken, choice.left_out | problems)
+
+
+def _vouch_again(
+    unit: Unit, context: Context, release: Release, variants: Sequence[trust.Variant]
+) -> None:
+    """Sign a release of before devices checked attestations so that they take it."""
+    paths = [variant.path for variant, _ in Models(unit.session).variants(release.id)]
+    if not trust.unattested(unit.session, context.settings, paths):
+        return
+    trust.add_release(
+        unit,
+        context.settings,
+        model=release.model,
+        version=release.version,
+        security_floor=release.security_floor,
+        variants=variants,
+    )
+    log.record(unit, actor="cloud", action="release.attest", subject=release.id)
+
+
 def _newest_sources(artifacts: Sequence[Artifact]) -> set[str]:
     """The newest artifact of each name that was compiled."""
     found: dict[str, str] = {}
@@ -135,7 +191,7 @@ def _sign(
     unit: Unit,
     context: Context,
     release: Release,
-    artifacts: Sequence[Artifact],
+    variants: Sequence[trust.Variant],
     *,
     by: str,
     action: str,
@@ -146,11 +202,11 @@ def _sign(
         model=release.model,
         version=release.version,
         security_floor=release.security_floor,
-        variants=list(artifacts),
+        variants=variants,
     )
-    for artifact in artifacts:
-        Models(unit.session).add(_variant(release, artifact))
-    digests = {name_of(artifact): artifact.sha256 for artifact in artifacts}
+    for one in variants:
+        Models(unit.session).add(_variant(release, one.artifact))
+    digests = {name_of(one.artifact): one.artifact.sha256 for one in variants}
     log.record(unit, actor=by, action=action, subject=release.id, variants=digests)
     unit.publish("release", release=release.id)
 
@@ -172,7 +228,7 @@ def _changed(models: Models, release: Release, choice: Choice) -> list[str]:
     return sorted(name for name in signed if wanted.get(name) != signed[name])
 
 
-def _added(models: Models, release: Release, choice: Choice) -> list[Artifact]:
+def _added(models: Models, release: Release, choice: Choice) -> list[str]:
     """What would come to a release that is signed already."""
     changed = _changed(models, release, choice)
     if changed:
@@ -181,7 +237,7 @@ def _added(models: Models, release: Release, choice: Choice) -> list[Artifact]:
             "is not changed: push the model again as a new version, or sign a rebuild of this one (--rebuild)"
         )
     signed = _signed(models, release)
-    return [artifact for artifact in choice.taken if name_of(artifact) not in signed]
+    return [name for one in choice.taken if (name := name_of(one)) not in signed]
 
 
 def _signed(models: Models, release: Release) -> dict[str, str]:

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlmodel import Session
@@ -39,6 +40,13 @@ class Roots(NamedTuple):
 
     image: bytes
     director: bytes
+
+
+class Variant(NamedTuple):
+    """An artifact of a release, and the public keys (PEM) that devices hold its attestation against."""
+
+    artifact: Artifact
+    attested_by: Sequence[str]
 
 
 def initialise(context: Context) -> None:
@@ -76,20 +84,32 @@ def add_release(
     model: str,
     version: str,
     security_floor: str,
-    variants: list[Artifact],
+    variants: Sequence[Variant],
 ) -> None:
-    """Sign a release's variants into the image repository. Raises ReleaseError."""
-    files = [_release_file(artifact, variant=variant_of(artifact)) for artifact in variants]
+    """Sign a release's variants into the image repository.
+
+    Args:
+        unit: the transaction.
+        settings: where the keys are.
+        model: the model's name.
+        version: the release's version.
+        security_floor: devices may never go back below this version; empty keeps the floor as it is.
+        variants: its artifacts, and who attested them.
+
+    Raises:
+        ReleaseError: a name is not legal, or the floor is above the version.
+    """
+    files = [_release_file(one, variant=variant_of(one.artifact)) for one in variants]
     _sign(unit, settings, model, version, files, security_floor=security_floor)
 
 
 def add_candidate(
-    unit: Unit, settings: Settings, artifact: Artifact, *, release: str, device: str
+    unit: Unit, settings: Settings, candidate: Variant, *, release: str, device: str
 ) -> str:
     """Sign an artifact that one device alone may have, to prove it; returns its path. Raises ReleaseError."""
-    file = _release_file(artifact, candidate_for=device)
-    _sign(unit, settings, artifact.model, release, [file])
-    return target_path(artifact.model, release, artifact.target)
+    model, target = candidate.artifact.model, candidate.artifact.target
+    _sign(unit, settings, model, release, [_release_file(candidate, candidate_for=device)])
+    return target_path(model, release, target)
 
 
 def withdraw_candidate(unit: Unit, settings: Settings, path: str) -> None:
@@ -106,6 +126,13 @@ def variant_of(artifact: Artifact) -> str:
         text = "\n".join(f"{key}={value}" for key, value in sorted(artifact.twin.items()))
         return f"twin-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return artifact.runtime if artifact.fallback else ""
+
+
+def unattested(session: Session, settings: Settings, paths: Sequence[str]) -> list[str]:
+    """Those of a release's target paths whose metadata name nobody who attested them."""
+    image = _image(session, settings)
+    found = {path: image.target(path) for path in paths}
+    return [path for path, file in found.items() if file and not file.custom.get("attested_by")]
 
 
 def assign(
@@ -255,7 +282,8 @@ def _sign(
     Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
 
 
-def _release_file(artifact: Artifact, *, variant: str = "", candidate_for: str = "") -> ReleaseFile:
+def _release_file(one: Variant, *, variant: str = "", candidate_for: str = "") -> ReleaseFile:
+    artifact = one.artifact
     return ReleaseFile(
         target=artifact.target,
         sha256=artifact.sha256,
@@ -267,6 +295,7 @@ def _release_file(artifact: Artifact, *, variant: str = "", candidate_for: str =
         hardware_classes=artifact.hardware_classes,
         variant=variant,
         candidate_for=candidate_for,
+        attested_by=one.attested_by,
     )
 
 

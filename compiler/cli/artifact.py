@@ -8,21 +8,19 @@ from typing import Any
 import click
 import msgspec
 import numpy as np
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from agent.runtimes import registry
 from agent.runtimes.port import Options
 from compiler.cli import trials
-from compiler.errors import AttestationError, DataError, OutputError
+from compiler.errors import DataError, OutputError
 from compiler.graph import data
-from compiler.provenance import attest, keys
+from compiler.provenance import keys
+from compiler.provenance import verify as verifying
+from compiler.provenance.verify import Verified
 from fleet.artifact import package
 from fleet.artifact.manifest import Manifest
 from fleet.cli import output
 from fleet.errors import ManifestError
-from fleet.wire import envelope
-from fleet.wire.envelope import PublicKey
 from ota.verify import artifact
 
 _FILE = click.Path(path_type=Path)
@@ -38,6 +36,7 @@ def command() -> None:
       outrider artifact run FILE --input in.npz --output out.npz
       outrider artifact verify FILE
       outrider artifact prove NAME@VERSION --target TARGET
+      outrider artifact key
     """
 
 
@@ -109,29 +108,72 @@ def show(file: Path, *, as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 @click.option(
     "--key",
-    "key_file",
+    "key_files",
     type=_FILE,
-    help="Public key (PEM) of the host that compiled it; this host's own by default.",
+    multiple=True,
+    help="Public key (PEM) of a host that may have compiled it; repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the attested statement as JSON.")
-def verify(file: Path, *, key_file: Path | None, as_json: bool) -> None:
-    """Check that FILE is what a known host attested that it made."""
-    trusted = keys.trusted() if key_file is None else _public(key_file)
-    statement = attest.verify(_read(file), trusted)
-    definition = statement.predicate.get("buildDefinition", {})
-    parameters = definition.get("externalParameters", {})
+@click.option("--trust", "folder", type=_FILE, help="Folder with such keys, one in each *.pem.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was proved as one JSON document.")
+def verify(file: Path, *, key_files: tuple[Path, ...], folder: Path | None, as_json: bool) -> None:
+    """Check offline that FILE is what a known host attested that it made.
+
+    Held against each other: the signature and the keys, the statement and every member of the file, the
+    payload and the manifest, the manifest's status and figures and what the gates found. Without --key
+    and --trust, this host's own key is the one that is known.
+
+    \b
+    Examples:
+      outrider artifact verify build/digits-1-litert-cpu.outrider
+      outrider artifact verify digits.outrider --key builder.pem
+    """
+    known = {name: key for key_file in key_files for name, key in keys.public(key_file).items()}
+    known |= keys.folder(folder) if folder else {}
+    found = verifying.verify(_read(file), known or keys.trusted())
     output.emit(
         {
             "verified": True,
-            "keys": sorted(trusted),
-            "subject": msgspec.to_builtins(statement.subject),
-            "predicate": statement.predicate,
+            "key": found.key_id,
+            "proved": {step.name: step.detail for step in found.steps},
+            "subject": msgspec.to_builtins(found.statement.subject),
+            "predicate": found.statement.predicate,
         },
         as_json=as_json,
-        human=lambda: output.out.print(
-            f"{file}: attested by {', '.join(trusted)}: {parameters}", highlight=False
-        ),
+        human=lambda: _print_verified(file, found),
     )
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def key(*, as_json: bool) -> None:
+    """Print the public key that this host's attestations are verified with.
+
+    \b
+    Example:
+      outrider artifact key > builder.pem
+    """
+    (key_id,) = keys.trusted()
+    pem = keys.public_pem()
+    output.emit(
+        {"key": key_id, "pem": pem}, as_json=as_json, human=lambda: click.echo(pem, nl=False)
+    )
+
+
+def _print_verified(file: Path, found: Verified) -> None:
+    output.table(str(file), ["proved", ""], [[step.name, step.detail] for step in found.steps])
+    predicate = found.predicate
+    rows = [
+        [
+            resource.name,
+            resource.digest.get("sha256", "")[:16],
+            f"{len(resource.annotations)} packages" if resource.annotations else "",
+        ]
+        for resource in predicate.build_definition.resolved_dependencies
+    ]
+    output.table("what went in", ["name", "sha256", ""], rows)
+    marks = {True: "passed", False: "failed", None: "not run"}
+    rows = [[name, marks[gate.passed], gate.detail] for name, gate in predicate.gates.items()]
+    output.table("gates", ["gate", "", "found"], rows)
 
 
 def _print(manifest: Manifest, attested: bool) -> None:
@@ -171,13 +213,3 @@ def _write(target: Path, content: bytes) -> None:
         partial.replace(target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {error.strerror}") from None
-
-
-def _public(file: Path) -> dict[str, PublicKey]:
-    try:
-        key = serialization.load_pem_public_key(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise AttestationError(f"{file}: expected a public key in PEM, found: {error}") from None
-    if not isinstance(key, ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey):
-        raise AttestationError(f"{file}: expected an Ed25519 or ECDSA key")
-    return {envelope.key_id(key): key}

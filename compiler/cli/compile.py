@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from compiler.errors import FolderError
+from compiler.recipes.catalog import CALIBRATORS
 from compiler.service import compile as compiling
 from compiler.service.output import PAGE as REPORT_PAGE
 from compiler.service.report import Candidate, Report, TargetReport, Verdict
@@ -50,6 +51,13 @@ _MARKS = {
     help="Try this recipe alone instead of the target's ladder; repeatable.",
 )
 @click.option(
+    "--calibrator",
+    "calibrators",
+    multiple=True,
+    type=click.Choice(CALIBRATORS),
+    help="Compare this calibrator alone; repeatable.",
+)
+@click.option(
     "--figures",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file of latencies that devices reported; they replace estimates of this host.",
@@ -63,6 +71,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | None,
     recipes: tuple[str, ...],
+    calibrators: tuple[str, ...],
     figures: Path | None,
     fresh: bool,
     as_json: bool,
@@ -97,6 +106,7 @@ def command(
         out=out,
         figures=figures,
         recipes=recipes,
+        calibrators=calibrators,
         fresh=fresh,
     )
     with output.progress() as progress:
@@ -125,11 +135,15 @@ def _print(report: Report, out: Path) -> None:
 
 
 def _print_candidates(title: str, candidates: list[Candidate]) -> None:
+    shown = [c for c in candidates if c.verdict is not Verdict.PASSED or c.latency_ms is not None]
     output.table(
         title,
         ["recipe", "verdict", "selection", "held out", "loss", "SNR dB", "p50 ms", "KiB"],
-        [_row(candidate) for candidate in candidates],
+        [_row(candidate) for candidate in shown],
     )
+    if len(shown) < len(candidates):
+        hidden = f"  {len(candidates) - len(shown)} more variants that passed are in the report"
+        output.out.print(hidden, style="dim", highlight=False)
     for candidate in candidates:
         if candidate.verdict not in {Verdict.ACCEPTED, Verdict.PASSED}:
             why = f"  {candidate.recipe}: {_short(candidate.reason)}"
@@ -191,7 +205,7 @@ def _in_cloud(remote: Remote, source: str, targets: list[str], *, as_json: bool)
     job: dict[str, Any] = {}
     with output.progress() as progress:
         task = progress.add_task("waiting", total=1.0)
-        while job.get("state") not in {"done", "failed"}:
+        while job.get("state") not in {"done", "failed", "cancelled"}:
             if job:
                 time.sleep(_POLL_S)
             job = remote.get(f"/jobs/{identity}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +14,12 @@ from compiler.toolchains.catalog import Toolchain
 from compiler.toolchains.process import Limits
 from fleet.cli import output
 
+_MARKS = {
+    (False, True): "yes",
+    (False, False): "no",
+    (True, True): "yours",
+    (True, False): "yours, absent",
+}
 F = TypeVar("F", bound=Callable[..., Any])
 _PROBE_LIMITS = Limits(wall_s=120, cpu_s=240, memory_mib=4096)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -31,6 +38,8 @@ def _names(*, required: bool) -> Callable[[F], F]:
 @click.group(short_help="Install and check the compilers' environments.")
 def command() -> None:
     """Toolchains: isolated environments, locked with hashes, that compile steps run in.
+
+    Your own lie in `toolchains/` below the folders in OUTRIDER_PROFILES, else below ~/.config/outrider.
 
     \b
       outrider toolchain install        # all of them
@@ -53,8 +62,8 @@ def list_(*, as_json: bool) -> None:
                 [
                     row["name"],
                     row["title"],
-                    "yes" if row["installed"] else "no",
-                    row["size_mib"],
+                    _MARKS[row["supplied"], row["installed"]],
+                    row["size_mib"] or "",
                     row["folder"],
                 ]
                 for row in rows
@@ -67,11 +76,13 @@ def list_(*, as_json: bool) -> None:
 @_names(required=False)
 @_JSON
 def install_(names: tuple[str, ...], *, as_json: bool) -> None:
-    """Install the toolchains NAME, or all of them; what is there already is left alone.
+    """Install the toolchains NAME, or all that can be; what is there already is left alone.
 
-    With `uv` where it is on the path, else with `pip`; from the index that they are configured for.
+    Tools that you supply are not installed; `doctor` says what they need. With `uv` where it is on the path, else with `pip`; from the index that they are configured for.
     """
     chosen = [catalog.get(name) for name in names or catalog.names()]
+    if not names:
+        chosen = [toolchain for toolchain in chosen if toolchain.supplied is None]
     rows = []
     with output.progress() as progress:
         task = progress.add_task("installing", total=len(chosen))
@@ -135,11 +146,15 @@ def remove(names: tuple[str, ...], *, as_json: bool) -> None:
 
 def _describe(toolchain: Toolchain) -> dict[str, Any]:
     installed = install.is_installed(toolchain)
+    place = install.folder(toolchain)
+    if toolchain.supplied is not None:
+        place = install.python(toolchain) if installed else Path()
     return {
         "name": toolchain.name,
         "title": toolchain.title,
+        "supplied": toolchain.supplied is not None,
         "installed": installed,
-        "folder": str(install.folder(toolchain)),
+        "folder": str(place) if place.name else "",
         "size_mib": toolchain.size_mib,
         "lock_sha256": toolchain.lock_sha256,
         "packages": install.packages(toolchain) if installed else {},
@@ -148,12 +163,14 @@ def _describe(toolchain: Toolchain) -> dict[str, Any]:
 
 def _diagnose(toolchain: Toolchain) -> dict[str, Any]:
     if not install.is_installed(toolchain):
-        hint = f"run: outrider toolchain install {toolchain.name}"
-        return {"name": toolchain.name, "health": "absent", "detail": hint}
+        detail = install.absence(toolchain)
+        return {"name": toolchain.name, "health": "absent", "detail": detail}
     try:
         answer = driver.call(toolchain, "probe", files={}, options={}, limits=_PROBE_LIMITS)
     except BuildError as error:
         return {"name": toolchain.name, "health": "broken", "detail": str(error)}
     packages = install.packages(toolchain)
-    detail = f"{len(packages)} packages; {', '.join(answer.info.get('modules', []))}"
+    detail = f"{len(packages)} packages; {', '.join(map(str, answer.info.get('modules', [])))}"
+    if "version" in answer.info:
+        detail += f" {answer.info['version']}"
     return {"name": toolchain.name, "health": "well", "detail": detail}

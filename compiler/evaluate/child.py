@@ -30,9 +30,11 @@ class Asked:
     Attributes:
         model_folder: whose data and metric.
         reference: `Evaluation.folder` of the fp32 model; None when this is the fp32 model.
+        calibration: data instead of the folder's own: sequences with their states recorded.
     """
 
     model_folder: Path
+    calibration: Path | None = None
     reference: Path | None = None
     part: str = ""
     split: Split | None = None
@@ -74,6 +76,7 @@ def evaluate(content: Package, asked: Asked, *, work: Path, limits: Limits = LIM
     job = Job(
         package=str(candidate.resolve()),
         folder=str(asked.model_folder.resolve()),
+        calibration=str(asked.calibration.resolve()) if asked.calibration else "",
         output=str(work.resolve()),
         reference=str(asked.reference.resolve()) if asked.reference else "",
         part=asked.part,

@@ -28,6 +28,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         package: path of the candidate's file.
         folder: path of the model folder.
         reference: folder with the fp32 model's own result; empty when this is the fp32 model.
+        calibration: path of calibration data instead of the folder's own; empty for those.
         output: folder to write `RESULT` and `ARRAYS` into.
         part: of the evaluation samples, see `split`; empty for none of them.
         split: how they are divided; None for the fp32 model, which sees all.
@@ -41,6 +42,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     package: str
     folder: str
     output: str
+    calibration: str = ""
     reference: str = ""
     part: str = ""
     split: Split | None = None

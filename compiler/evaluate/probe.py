@@ -48,7 +48,14 @@ def run(model: bytes, feeds: Sequence[Mapping[str, data.Array]], *, work: Path) 
         raise EvaluationError(
             f"running the fp32 model {outcome.problem}; its last lines:\n{outcome.tail}"
         )
-    return split(data.read(work / _ANSWERS), len(feeds))
+    answers = data.read(work / _ANSWERS)
+    for key, array in answers.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ModelError(
+                f"the fp32 model: output {key.partition(':')[2]!r}: expected numbers, found NaN on calibration "
+                "data; do the data and the pre-processing in outrider.toml fit the model?"
+            )
+    return split(answers, len(feeds))
 
 
 def split(arrays: Arrays, count: int) -> list[Arrays]:

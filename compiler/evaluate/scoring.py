@@ -14,6 +14,7 @@ from compiler.evaluate import custom, metrics
 from compiler.evaluate.metrics import BuiltIn
 from compiler.graph.data import Arrays, Samples
 from compiler.graph.folder import ModelFolder
+from compiler.graph.sequences import Sequences
 from fleet.artifact.manifest import Manifest
 from fleet.artifact.preprocess import is_raw, tensor_of
 from fleet.telemetry import features
@@ -89,7 +90,11 @@ def score_custom(
 
 
 def score_built_in(
-    runtime: Runtime, folder: ModelFolder, output: str, samples: Samples, labels: Array | None
+    runtime: Runtime,
+    folder: ModelFolder,
+    output: str,
+    samples: Samples | Sequences,
+    labels: Array | None,
 ) -> Score:
     """Score with a built-in metric, batch by batch.
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from agent.runtimes import registry
 from agent.runtimes.port import Options, Runtime
 from compiler.errors import EvaluationError
-from compiler.evaluate import evidence, jobs, metrics, scoring, split
+from compiler.evaluate import evaluation, evidence, jobs, metrics, scoring, split
 from compiler.evaluate.evidence import Evidence
 from compiler.evaluate.jobs import Figures, Job, Result
 from compiler.evaluate.scoring import Score
+from compiler.evaluate.stepping import Stepping
 from compiler.graph import data, folder
 from compiler.graph.data import Arrays, Samples
+from compiler.graph.sequences import Sequences
 from fleet.artifact import package, parity
 from fleet.artifact.manifest import Manifest
 from fleet.artifact.package import Package
@@ -100,9 +102,8 @@ class _Bench:
         self._reference: Arrays = {}
         if job.reference:
             self._reference = data.read(Path(job.reference) / jobs.ARRAYS)
-        self._calibration = data.samples(
-            self._folder.calibration, data.load(self._folder.calibration), manifest.inputs
-        )
+        calibration = Path(job.calibration) if job.calibration else self._folder.calibration
+        self._calibration = data.samples(calibration, data.load(calibration), manifest.inputs)
         self._rows = split.rows(job.split, job.part) if job.split and job.part else None
 
     def judge(self, runtime: Runtime) -> _Found:
@@ -179,20 +180,22 @@ class _Bench:
         arrays = data.load(self._folder.evaluation)
         if self._folder.metric.custom:
             return scoring.score_custom(runtime, self._folder, self._manifest, arrays, self._rows)
-        samples = data.samples(self._folder.evaluation, arrays, self._manifest.inputs)
-        labels = self._labels(arrays, samples)
+        samples, label = evaluation.hold(self._folder, arrays, self._manifest.inputs)
+        labels = self._labels(label, samples)
         if self._rows is not None:
             labels = None if labels is None else labels[_expanded(self._rows, samples.rows)]
             samples = samples.pick(self._rows)
         output = scoring.scored_output(self._folder, self._manifest)
+        if self._folder.states:
+            runtime = Stepping(runtime, self._folder.states)
         return scoring.score_built_in(runtime, self._folder, output, samples, labels)
 
-    def _labels(self, arrays: Arrays, samples: Samples) -> Array | None:
+    def _labels(self, label: Array | None, samples: Samples | Sequences) -> Array | None:
         if not metrics.get(self._folder.metric).needs_label:
             return self._reference.get("answers")
         return metrics.check_labels(
             str(self._folder.evaluation),
-            arrays.get("label"),
+            label,
             self._folder.metric,
             samples.count * samples.rows,
         )

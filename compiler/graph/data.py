@@ -11,25 +11,20 @@ Rules:
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import DataError
+from compiler.graph.npz import Array, Arrays, read
 from compiler.graph.signature import raw_shape
 from fleet.artifact.manifest import InputSpec
 from fleet.artifact.preprocess import is_raw, tensor_of
 
-MAX_DATA_BYTES: Final = 8 << 30
-MAX_ARRAYS: Final = 256
-
-Array = NDArray[np.generic]
-Arrays = dict[str, Array]
+__all__ = ["Array", "Arrays", "Samples", "load", "read", "samples"]
 
 
 def load(path: Path) -> Arrays:
@@ -39,36 +34,8 @@ def load(path: Path) -> Arrays:
         DataError: unreadable, too large, pickled, or with values that are not finite.
     """
     arrays = read(path)
-    for name, array in arrays.items():
-        _check_finite(path, name, array)
-    return arrays
-
-
-def read(path: Path) -> Arrays:
-    """Read an npz file of plain arrays.
-
-    Raises:
-        DataError: unreadable, too large, or pickled.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            total = sum(member.file_size for member in members)
-        if total > MAX_DATA_BYTES or len(members) > MAX_ARRAYS:
-            raise DataError(
-                f"{path}: expected at most {MAX_ARRAYS} arrays of {MAX_DATA_BYTES} bytes together, "
-                f"found {len(members)} of {total}"
-            )
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, NotImplementedError) as e:
-        raise DataError(
-            f"{path}: expected an npz file of plain numpy arrays, found: {e}; save it with numpy.savez"
-        ) from None
-    except MemoryError:
-        raise DataError(
-            f"{path}: expected arrays that fit into memory, found larger ones"
-        ) from None
+    if not arrays:
+        raise DataError(f"{path}: expected arrays, found an empty file; save some")
     for name, array in arrays.items():
         _check_finite(path, name, array)
     return arrays

@@ -57,6 +57,7 @@ class ModelFolder:
         version: empty when a registry should number it.
         preprocessing: by input name; an input without one takes the model's own tensor.
         max_batch: largest batch that is run at once in calibration and evaluation.
+        states: by input that is a state, the output that becomes it at the next step.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class ModelFolder:
     evaluation: Path
     max_batch: int = 64
     preprocessing: dict[str, Preprocessing] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
 
     @property
     def toml(self) -> Path:
@@ -102,6 +104,7 @@ def load(path: Path) -> ModelFolder:
         calibration=_file(data, "calibration", path, default="calibration.npz"),
         evaluation=_file(data, "evaluation", path, default="evaluation.npz"),
         max_batch=data.integer("max_batch", default=64, minimum=1),
+        states=_states(top.table("states", optional=True)),
     )
     data.done()
     top.done()
@@ -142,6 +145,15 @@ def _metric(table: Table) -> MetricRule:
     output = table.text("output", default="")
     table.done()
     return MetricRule(name=name, budget=budget, k=k, output=output, higher_is_better=higher)
+
+
+def _states(table: Table) -> dict[str, str]:
+    expected = "the name of the output that becomes this state at the next step"
+    found = {name: table.text(name, expected=expected) for name in table.keys()}  # noqa: SIM118 - a Table
+    for name, output in found.items():
+        if list(found.values()).count(output) > 1:
+            raise table.fail(name, "an output that becomes no other state", output)
+    return found
 
 
 def _inputs(table: Table) -> dict[str, Preprocessing]:

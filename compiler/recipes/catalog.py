@@ -7,10 +7,12 @@ A recipe of the backend ``finish`` is made from the file of another recipe, its 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from compiler import profiles
 from compiler.errors import CatalogError
 from compiler.graph import strict
 from compiler.graph.strict import Table
@@ -20,6 +22,7 @@ BACKENDS: Final = ("litert", "onnx", "finish")
 MODES: Final = ("fp32", "fp16", "static", "dynamic", "weight_only")
 CALIBRATORS: Final = ("minmax", "mse", "percentile", "entropy")
 REFUGES: Final = ("float", "int16", "")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,11 @@ class Recipe:
         return self.mode == "static"
 
     @property
+    def loader(self) -> str:
+        """The runtime that loads its file."""
+        return self.runtime or {"litert": "litert", "onnx": "onnxruntime"}[self.backend]
+
+    @property
     def computes_in_integers(self) -> bool:
         """Whether it is meant to be faster than the float model, and not only smaller."""
         return self.mode in {"static", "dynamic"}
@@ -71,10 +79,16 @@ def load() -> dict[str, Recipe]:
         CatalogError: a mistake in one.
     """
     tables: dict[str, Table] = {}
-    for path in sorted(HERE.glob("*.toml")):
+    for path in (*sorted(HERE.glob("*.toml")), *profiles.files("recipes")):
         top = strict.read(path, error=CatalogError)
-        tables |= {name: top.table(name) for name in top.keys()}  # noqa: SIM118 - a Table
-    finishing = {n for n, t in tables.items() if t.choice("backend", BACKENDS) == "finish"}
+        for name in top.keys():  # noqa: SIM118 - a Table
+            if name in tables:
+                taken = f"a name of its own (it is taken by {tables[name].where})"
+                raise top.fail(name, taken, name)
+            if not _NAME.fullmatch(name):
+                raise top.fail(name, "a name of small letters, digits and '_'", name)
+            tables[name] = top.table(name)
+    finishing = [n for n, t in tables.items() if t.choice("backend", BACKENDS) == "finish"]
     found = {name: _recipe(name, tables[name]) for name in tables if name not in finishing}
     return found | {name: _finishing(name, tables[name], found) for name in finishing}
 

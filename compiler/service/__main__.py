@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--version", default="", help="overrides the folder's own version")
     parser.add_argument("--recipe", action="append", default=[], help="try this alone; repeatable")
+    parser.add_argument("--calibrator", action="append", default=[], help="compare this alone")
     parser.add_argument("--figures", type=Path, help="what devices reported, as JSON")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         version=given.version,
         figures=given.figures,
         recipes=given.recipe,
+        calibrators=given.calibrator,
     )
     try:
         report = compiling.run(

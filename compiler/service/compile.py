@@ -16,7 +16,8 @@ from compiler.evaluate import metrics
 from compiler.graph import folder
 from compiler.provenance import attest, keys
 from compiler.recipes import catalog as recipes
-from compiler.service import decide, figures, host, kept, output, page, prepare, report
+from compiler.recipes.catalog import Recipe
+from compiler.service import decide, figures, host, kept, output, page, prepare, report, statement
 from compiler.service.decide import Decision
 from compiler.service.figures import Figures
 from compiler.service.prepare import Prepared
@@ -42,6 +43,7 @@ class Request:
         version: overrides the folder's own.
         figures: a file of what devices reported, see `figures`; None when nothing is known.
         recipes: try these alone, all of them as one tier, instead of the targets' own ladders.
+        calibrators: compare these alone, of those that a recipe has.
         fresh: compile also what was compiled before.
     """
 
@@ -51,6 +53,7 @@ class Request:
     version: str = ""
     figures: Path | None = None
     recipes: Sequence[str] = ()
+    calibrators: Sequence[str] = ()
     fresh: bool = False
 
 
@@ -65,7 +68,7 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
         CallerError: a mistake in the folder, the model, the data, the metric or the targets.
         EvaluationError: the fp32 model itself could not be scored.
     """
-    targets = [_narrowed(target, request.recipes) for target in _targets(request.targets)]
+    targets = [_narrowed(target, request) for target in _targets(request.targets)]
     known = figures.load(request.figures) if request.figures else Figures()
     output.check(request.out)
     folder.load(request.folder)  # its mistakes are told before anything else is done
@@ -165,17 +168,7 @@ class _Job:
         attested = attest.attest(
             decision.package,
             keys.signer(),
-            parameters={
-                "target": target.name,
-                "recipe": decision.chosen.recipe,
-                "metric": prepared.folder.metric.name,
-                "budget": prepared.folder.metric.budget,
-            },
-            dependencies={
-                **prepared.digests,
-                **{f"toolchain:{name}": digest for name, digest in decision.built.tools.items()},
-            },
-            builder={"outrider": version_of("outrider")},
+            statement.provenance(prepared, target, decision.chosen),
         )
         data = package.write(attested)
         parts = [prepared.folder.name, prepared.version, target.name, suffix]
@@ -197,12 +190,29 @@ def _targets(names: Sequence[str]) -> list[Target]:
     return [catalog.get(name) for name in names]
 
 
-def _narrowed(target: Target, names: Sequence[str]) -> Target:
-    """The target with a ladder of these recipes alone, where some are named."""
-    if not names:
+def _narrowed(target: Target, request: Request) -> Target:
+    """The target with these recipes and calibrators alone, where some are named."""
+    if request.recipes:
+        chosen = tuple(recipes.get(name) for name in dict.fromkeys(request.recipes))
+        target = replace(target, ladder=(chosen,), fallback=())
+    if not request.calibrators:
         return target
-    chosen = tuple(recipes.get(name) for name in dict.fromkeys(names))
-    return replace(target, ladder=(chosen,), fallback=())
+    unknown = sorted(set(request.calibrators) - set(recipes.CALIBRATORS))
+    if unknown:
+        known = ", ".join(recipes.CALIBRATORS)
+        raise CatalogError(f"calibrators: expected some of {known}, found {unknown}")
+    return replace(
+        target,
+        ladder=_calibrated(target.ladder, request.calibrators),
+        fallback=_calibrated(target.fallback, request.calibrators),
+    )
+
+
+def _calibrated(tiers: Tiers, names: Sequence[str]) -> Tiers:
+    def narrowed(recipe: Recipe) -> Recipe:
+        return replace(recipe, calibrators=tuple(c for c in recipe.calibrators if c in names))
+
+    return tuple(tuple(narrowed(recipe) for recipe in tier) for tier in tiers)
 
 
 def _replaced(candidates: list[Candidate], chosen: Candidate | None) -> list[Candidate]:

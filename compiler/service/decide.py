@@ -87,7 +87,7 @@ def _judge(screen: Screen, target: Target, found: Found, one: Screened) -> _Judg
     judged = [
         *one.gates,
         gates.metric(rule, result),
-        gates.memory(result, target),
+        gates.memory(one.built, result, target),
         gates.speed(one.variant.recipe, found.speed(one)),
     ]
     verdict, reason, judged = _verdict(target, one.built, judged)
@@ -126,6 +126,7 @@ def _held_out(screen: Screen, one: Screened, named: int) -> Evaluation:
         raise EvaluationError(f"{one.variant.name}: expected a built candidate, found none")
     asked = Asked(
         model_folder=prepared.folder.path,
+        calibration=prepared.recorded,
         reference=prepared.reference.folder,
         part=split.HELD_OUT,
         split=prepared.split,
@@ -150,10 +151,10 @@ def _verdict(target: Target, built: Built, judged: list[Gate]) -> tuple[Verdict,
         shown = [gate for gate in judged if gate.name in {"metric", "speed"}]
         return Verdict.ACCEPTED, _said(shown), judged
     name = f"{built.stand_in.member} in {built.stand_in.runtime}"
-    judged = [
-        gates.on_stand_in(gate, name) if gate.name in (*gates.RUN_ON_HOST, "memory") else gate
-        for gate in judged
-    ]
+    elsewhere = {*gates.RUN_ON_HOST}
+    if gates.planned_memory_mib(built) is None:
+        elsewhere.add("memory")
+    judged = [gates.on_stand_in(gate, name) if gate.name in elsewhere else gate for gate in judged]
     names = ", ".join(gate.name for gate in judged if gate.passed is None)
     reason = (
         f"for {', '.join(target.hardware_classes)}, which this host is not: {names} not run on it; "

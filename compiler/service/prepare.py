@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 
 from compiler.errors import DataError, EvaluationError, MetricError
-from compiler.evaluate import child, metrics, probe, race, split
+from compiler.evaluate import child, evaluation, probe, race, split, unroll
 from compiler.evaluate.child import Asked, Evaluation
+from compiler.evaluate.evaluation import Checked
 from compiler.evaluate.race import Latency
 from compiler.evaluate.split import Split
 from compiler.graph import data, folder, onnx_model, signature
@@ -47,6 +48,7 @@ class Prepared:
         content: the fp32 model as a package.
         reference: what was found of it, over all evaluation samples.
         split: how these are divided.
+        recorded: calibration data with the states of each step, of a model that has any.
         digests: sha256 of everything that came from the user.
     """
 
@@ -60,6 +62,7 @@ class Prepared:
     latency_ms: Latency | None
     split: Split
     digests: dict[str, str]
+    recorded: Path | None = None
 
     @property
     def source(self) -> Source:
@@ -87,8 +90,8 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
     described = folder.load(path)
     model = onnx_model.load(described.model)
     inputs = signature.input_specs(described, model.inputs)
-    calibration = data.samples(described.calibration, data.load(described.calibration), inputs)
-    _check_evaluation(described, inputs)
+    checked = evaluation.check(described, model, inputs)
+    calibration, recorded = _sampled(described, model, inputs, checked, work=work / "unroll")
     golden_inputs = _golden(calibration)
     feeds = [calibration.feed(0, 1), golden_inputs]
     one, golden_outputs = probe.run(model.data, feeds, work=work / "probe")
@@ -101,7 +104,7 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         golden_inputs=golden_inputs,
         golden_outputs=golden_outputs,
     )
-    asked = Asked(model_folder=path, part=split.EVERY, measure=True)
+    asked = Asked(model_folder=path, calibration=recorded, part=split.EVERY, measure=True)
     reference = child.evaluate(content, asked, work=work / "reference")
     if reference.result.error:
         raise _blame(reference.result.code)(f"the fp32 model: {reference.result.error}")
@@ -120,31 +123,33 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         content=content,
         reference=reference,
         latency_ms=race.run({"fp32": content}, work=work / "race").get("fp32"),
-        split=_split(described, inputs, reference, digests["evaluation"]),
+        split=_split(described, checked, reference, digests["evaluation"]),
         digests=digests,
+        recorded=recorded,
     )
 
 
-def _split(
-    described: ModelFolder, inputs: list[InputSpec], reference: Evaluation, sha256: str
-) -> Split:
+def _sampled(
+    described: ModelFolder,
+    model: OnnxModel,
+    inputs: list[InputSpec],
+    checked: Checked,
+    *,
+    work: Path,
+) -> tuple[Samples, Path | None]:
+    """Calibration samples; of a model with states those that the fp32 model leaves on its way, and their file."""
+    if isinstance(checked.calibration, Samples):
+        return checked.calibration, None
+    path = unroll.record(model.data, described.calibration, inputs, described.states, work=work)
+    return data.samples(path, data.load(path), inputs), path
+
+
+def _split(described: ModelFolder, checked: Checked, reference: Evaluation, sha256: str) -> Split:
     """Rows of a custom metric are divided as they come; a built-in one's samples as the file has them."""
     rows = reference.result.samples
     if described.metric.custom:
         return split.of(rows, sha256, divisible=rows > 0)
-    arrays = data.load(described.evaluation)
-    return split.of(data.samples(described.evaluation, arrays, inputs).count, sha256)
-
-
-def _check_evaluation(described: ModelFolder, inputs: list[InputSpec]) -> None:
-    """Find mistakes in evaluation data before anything is run."""
-    arrays = data.load(described.evaluation)
-    if described.metric.custom:
-        return
-    samples = data.samples(described.evaluation, arrays, inputs)
-    if metrics.get(described.metric).needs_label:
-        rows = samples.count * samples.rows
-        metrics.check_labels(str(described.evaluation), arrays.get("label"), described.metric, rows)
+    return split.of(checked.evaluation_n, sha256)
 
 
 def _golden(calibration: Samples) -> Arrays:

@@ -152,6 +152,7 @@ class Screen:
         prepared = self.prepared
         asked = Asked(
             model_folder=prepared.folder.path,
+            calibration=prepared.recorded,
             reference=prepared.reference.folder,
             part=split.SELECTION if prepared.split.selection else "",
             split=prepared.split,

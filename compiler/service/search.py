@@ -5,8 +5,8 @@ Rules:
   standard error of the smallest, the one whose answers lie closest to the fp32 model's.
 - All recipes of a tier are candidates; a lower tier is tried only when none of the upper ones passes.
   Where no pure recipe of a tier passes, mixed precision is tried on the one that comes closest.
-- Of those that pass, the fastest on the target's own measurements is preferred; where there are none,
-  the order of the ladder. An integer file that is not faster than the float one is not chosen.
+- Of those that pass, the fastest on the target's own measurements is preferred, and of those as fast the
+  one with the closest answers; where there are no such measurements, the order of the ladder decides. An integer file that is not faster than the float one is not chosen.
 - Where evaluation data cannot be divided, a safer variant with some layers kept is named beside the chosen.
 - What is named is fixed before any held-out sample is read.
 """
@@ -29,6 +29,8 @@ from compiler.targets.catalog import Target, Tiers
 
 Say = Callable[[str], None]
 MOST_NAMED: Final = 3
+AS_FAST: Final = 1.05
+"""Latencies closer than this are the same: then the answers decide."""
 
 
 @dataclass(kw_only=True)
@@ -122,7 +124,12 @@ class Search:
         """The fastest of a tier's candidates that is no slower than float."""
         self._race([*passing, *self._passing(floats)], floats)
         quick = [one for one in passing if self._is_worth_it(one)]
-        return min(quick, key=self._pace, default=None)
+        if not quick:
+            return None
+        limit = min(self._pace(one) for one in quick) * AS_FAST
+        # Without the target's own figures nothing tells them apart: the ladder's order does.
+        alike = [one for one in quick if self._pace(one) <= limit]
+        return max(alike, key=lambda one: one.snr_db) if self._found.source else quick[0]
 
     def _is_worth_it(self, one: Screened) -> bool:
         return gates.speed(one.variant.recipe, self._found.speed(one)).passed is not False
@@ -177,6 +184,11 @@ def best_of(found: Sequence[Screened]) -> Screened:
     if not built:
         return found[0]
     passing = [one for one in built if one.passed] or built
-    least = min(passing, key=lambda one: (one.loss, -one.snr_db))
-    near = [one for one in passing if one.loss <= least.loss + least.loss_error + 1e-12]
+    least = min(passing, key=lambda one: (_loss(one), -one.snr_db))
+    near = [one for one in passing if _loss(one) <= _loss(least) + least.loss_error + 1e-12]
     return max(near, key=lambda one: (one.snr_db, -one.loss))
+
+
+def _loss(one: Screened) -> float:
+    """A variant that beats the fp32 model was lucky, and is worth no more than one that equals it."""
+    return max(one.loss, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from compiler import profiles
 from compiler.errors import CatalogError
 from compiler.graph import strict
 from compiler.graph.strict import Table
@@ -13,8 +14,8 @@ HERE: Final = Path(__file__).parent / "sets"
 
 
 def names() -> list[str]:
-    """Names of all sets."""
-    return sorted(path.stem for path in HERE.glob("*.toml"))
+    """Names of all sets, the user's among them."""
+    return list(profiles.named("operators", HERE))
 
 
 def get(name: str) -> frozenset[str]:
@@ -23,9 +24,10 @@ def get(name: str) -> frozenset[str]:
     Raises:
         CatalogError: there is none of that name, or a mistake in its description.
     """
-    if name not in names():
-        raise CatalogError(f"expected an operator set of {', '.join(names())}, found {name!r}")
-    table = strict.read(HERE / f"{name}.toml", error=CatalogError)
+    known = profiles.named("operators", HERE)
+    if name not in known:
+        raise CatalogError(f"expected an operator set of {', '.join(known)}, found {name!r}")
+    table = strict.read(known[name], error=CatalogError)
     table.text("title")
     table.text("source")
     found = frozenset(table.texts("operators"))
@@ -35,9 +37,9 @@ def get(name: str) -> frozenset[str]:
 
 def union(table: Table, runtime: str) -> frozenset[str]:
     """The operators of all sets that a target names for a runtime."""
-    chosen = table.texts(runtime)
+    chosen, known = table.texts(runtime), names()
     for name in chosen:
-        if name not in names():
-            raise table.fail(runtime, f"operator sets of {', '.join(names())}", name)
+        if name not in known:
+            raise table.fail(runtime, f"operator sets of {', '.join(known)}", name)
     empty: frozenset[str] = frozenset()
     return empty.union(*map(get, chosen))

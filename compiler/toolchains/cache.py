@@ -5,7 +5,8 @@ operation, its options and the digest of every input file (model and calibration
 
 Rules:
 - An entry appears whole or not at all, and is checked against its digests when it is read.
-- What fails is not kept.
+- What fails is not kept, nor what a tool of the user's made: no lock says what that tool is, and what it makes
+  can depend on the host's driver and hardware.
 - The oldest entries go when the cache grows beyond its bound.
 """
 
@@ -51,6 +52,10 @@ def call(
         ToolchainMissingError: the toolchain is not installed.
         BuildError: the driver failed.
     """
+    if toolchain.supplied is not None:
+        return driver.call(
+            toolchain, operation, files=files, options=options, on_progress=on_progress
+        )
     found = _key(toolchain, operation, files, options)
     kept = read(found)
     if kept is not None:

@@ -89,7 +89,7 @@ def call(
         outcome = process.run(
             [str(python), "-E", "-s", str(work / "harness.py")],
             folder=work,
-            environment=process.child_environment(work, path=[python.parent]),
+            environment=_environment(toolchain, work, python),
             limits=limits or toolchain.limits,
             look=_Progress(work / "progress.json", on_progress),
         )
@@ -102,6 +102,13 @@ def call(
             wall_s=outcome.wall_s,
             peak_memory_mib=outcome.peak_memory_mib,
         )
+
+
+def _environment(toolchain: Toolchain, work: Path, python: Path) -> dict[str, str]:
+    supplied, path = toolchain.supplied, [python.parent]
+    tool = supplied.tool() if supplied is not None else None
+    found = process.child_environment(work, path=path if tool is None else [*path, tool.parent])
+    return found | (supplied.environment if supplied is not None else {})
 
 
 class _Progress:

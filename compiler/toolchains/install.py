@@ -4,6 +4,7 @@ Rules:
 - One folder per content of the locks: ``NAME-DIGEST``. It counts as installed only once its marker
   stands in it, which is written last; what an interrupted install left is removed by the next.
 - Two processes never install the same toolchain at once.
+- What the user supplies is never touched: it is looked for, its packages are listed, no more.
 - No index is named here: `uv` or `pip` use whatever the user configured, and hashes decide.
 """
 
@@ -55,18 +56,42 @@ def python(toolchain: Toolchain) -> Path:
     """The interpreter of an installed toolchain.
 
     Raises:
-        ToolchainMissingError: it is not installed.
+        ToolchainMissingError: it is not installed, or not supplied.
     """
     if not is_installed(toolchain):
-        raise ToolchainMissingError(
+        raise ToolchainMissingError(absence(toolchain))
+    if toolchain.supplied is not None:
+        found = toolchain.supplied.python()
+        if found is not None:
+            return found
+    return folder(toolchain) / "bin" / "python"
+
+
+def absence(toolchain: Toolchain) -> str:
+    """What is missing of a toolchain that is not installed, and what to do."""
+    if toolchain.supplied is None:
+        return (
             f"expected the toolchain {toolchain.name!r} in {folder(toolchain)}, found none; "
             f"run: outrider toolchain install {toolchain.name}"
         )
-    return folder(toolchain) / "bin" / "python"
+    wanted = []
+    if toolchain.supplied.python() is None:
+        having = (
+            f" with {', '.join(toolchain.supplied.imports)}" if toolchain.supplied.imports else ""
+        )
+        wanted.append(f"a Python{having} at {' or '.join(toolchain.supplied.pythons)}")
+    if toolchain.supplied.program and toolchain.supplied.tool() is None:
+        wanted.append(f"{toolchain.supplied.program} on the path")
+    return (
+        f"expected the tool of {toolchain.name!r}, which you supply: {' and '.join(wanted)}; found none. "
+        f"It needs {toolchain.supplied.hint}"
+    )
 
 
 def is_installed(toolchain: Toolchain) -> bool:
     """Whether it is there, completely."""
+    if toolchain.supplied is not None:
+        return toolchain.supplied.is_there()
     return (folder(toolchain) / MARKER).is_file()
 
 
@@ -81,8 +106,12 @@ def install(toolchain: Toolchain, say: Say = lambda _: None) -> bool:
         Whether anything had to be done.
 
     Raises:
+        ToolchainMissingError: the user supplies its tool, and it is not there.
         ToolchainError: the environment could not be made.
     """
+    if toolchain.supplied is not None:
+        python(toolchain)
+        return False
     home = folder(toolchain)
     with _locked(toolchain):
         if is_installed(toolchain):
@@ -114,6 +143,8 @@ def remove(toolchain: Toolchain) -> list[Path]:
 
 def packages(toolchain: Toolchain) -> dict[str, str]:
     """Names and versions in an installed toolchain."""
+    if toolchain.supplied is not None:
+        return _listed(python(toolchain)) if toolchain.supplied.pythons else {}
     marker = json.loads((folder(toolchain) / MARKER).read_text())
     found: dict[str, str] = marker["packages"]
     return found
@@ -121,7 +152,17 @@ def packages(toolchain: Toolchain) -> dict[str, str]:
 
 def _install_with_uv(toolchain: Toolchain, home: Path, say: Say) -> None:
     say(f"{toolchain.name}: making an environment with uv")
-    _run(["uv", "venv", "--quiet", "--no-project", "--python", sys.executable, str(home)])
+    _run(
+        [
+            "uv",
+            "venv",
+            "--quiet",
+            "--no-project",
+            "--python",
+            sys.executable,
+            str(home),
+        ]
+    )
     base = ["uv", "pip", "install", "--quiet", "--python", str(home / "bin" / "python")]
     base += ["--no-deps", "--require-hashes", "--compile-bytecode"]
     for lock in toolchain.locks:
@@ -144,13 +185,17 @@ def _install_with_pip(toolchain: Toolchain, home: Path, say: Say) -> None:
         _run([*base, "-r", str(lock)])
 
 
+def _listed(interpreter: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads(_run([str(interpreter), "-I", "-c", _LIST_PACKAGES]))
+    return dict(sorted(found.items()))
+
+
 def _mark(toolchain: Toolchain, home: Path) -> None:
-    listing = _run([str(home / "bin" / "python"), "-I", "-c", _LIST_PACKAGES])
     marker = {
         "toolchain": toolchain.name,
         "lock_sha256": toolchain.lock_sha256,
         "python": ".".join(map(str, sys.version_info[:3])),
-        "packages": dict(sorted(json.loads(listing).items())),
+        "packages": _listed(home / "bin" / "python"),
     }
     partial = home / f"{MARKER}.part"
     partial.write_text(json.dumps(marker, indent=1))

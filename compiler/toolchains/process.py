@@ -1,10 +1,11 @@
 """Child processes that cannot take the compiler, or the host, down with them.
 
 Rules:
-- A child runs in a process group of its own, which is killed as a whole when the child ends, runs out
-  of time or memory, or when the caller is interrupted.
-- Wall time and resident memory of the group are watched from outside; processor time and data size
-  are limited by the kernel, the latter far above the watched limit, against a sudden jump.
+- A child runs below a launcher, which adopts and kills all that the child started when it ends, breaks a
+  limit, or when the caller is interrupted, also what moved to a session of its own.
+- Wall time, and resident memory, processor time and number of all processes together, are watched from
+  outside; the kernel limits each one's processor time, data size (far above the watched limit, against a
+  sudden jump) and size of files.
 - Children of a `Company` end together: when it is disbanded, each waiting thread ends its own.
 - Its output goes to a file; the last lines are kept for the message.
 """
@@ -30,6 +31,8 @@ _POLL_S: Final = 0.05
 _MEMORY_POLL_S: Final = 0.25
 _DATA_FACTOR: Final = 4
 _TAIL_BYTES: Final = 4096
+_MAX_PROCESSES: Final = 256
+_CLEARING_S: Final = 10.0
 
 
 T = TypeVar("T")
@@ -130,7 +133,7 @@ def run(
         try:
             problem, peak = _watch(process, limits, started, look)
         finally:
-            _kill_group(process)
+            _clear(process)
     return Outcome(
         problem=problem,
         tail=_tail(log),
@@ -180,9 +183,50 @@ def _watch(
         if now >= next_look:
             next_look = now + _MEMORY_POLL_S
             look()
-            peak = max(peak, _resident_bytes(process.pid))
-            if peak > limits.memory_mib << 20:
-                return f"used more than {limits.memory_mib} MiB of memory and was stopped", peak
+            use = _use(process.pid)
+            peak = max(peak, use.resident_bytes)
+            problem = _excess(use, limits)
+            if problem:
+                return problem, peak
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Use:
+    """What all processes below a launcher use together."""
+
+    resident_bytes: float = 0.0
+    cpu_s: float = 0.0
+    processes: int = 0
+
+
+def _use(pid: int) -> _Use:
+    """The launcher itself is not counted, but for the processor time of those that it has reaped."""
+    try:
+        top = psutil.Process(pid)
+        times = top.cpu_times()
+        below = top.children(recursive=True)
+    except psutil.Error:
+        return _Use()
+    resident, cpu_s = 0, times.children_user + times.children_system
+    for process in below:
+        with contextlib.suppress(psutil.Error):
+            resident += process.memory_info().rss
+            cpu_s += sum(process.cpu_times()[:4])
+    return _Use(resident_bytes=float(resident), cpu_s=cpu_s, processes=len(below))
+
+
+def _excess(use: _Use, limits: Limits) -> str:
+    if use.resident_bytes > limits.memory_mib << 20:
+        return f"used more than {limits.memory_mib} MiB of memory and was stopped"
+    if use.cpu_s > limits.cpu_s:
+        return _cpu_problem(limits)
+    if use.processes > _MAX_PROCESSES:
+        return f"started more than {_MAX_PROCESSES} processes and was stopped"
+    return ""
+
+
+def _cpu_problem(limits: Limits) -> str:
+    return f"used more than {limits.cpu_s:g} s of processor time and was stopped"
 
 
 def _ending(status: int, limits: Limits) -> str:
@@ -191,29 +235,28 @@ def _ending(status: int, limits: Limits) -> str:
     if status > 0:
         return f"ended with status {status}"
     if -status == signal.SIGXCPU:
-        return f"used more than {limits.cpu_s:g} s of processor time and was stopped"
+        return _cpu_problem(limits)
     try:
         return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"was killed by signal {-status}"
 
 
-def _resident_bytes(pid: int) -> float:
-    total = 0
-    try:
-        top = psutil.Process(pid)
-        processes = [top, *top.children(recursive=True)]
-    except psutil.Error:
-        return 0.0
-    for process in processes:
+def _clear(process: subprocess.Popen[bytes]) -> None:
+    """Have the launcher kill all that is below it; do it from here where it does not answer."""
+    if process.poll() is not None:
+        return
+    below = []
+    with contextlib.suppress(psutil.Error):
+        below = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_CLEARING_S)
+        return
+    process.kill()
+    for one in below:
         with contextlib.suppress(psutil.Error):
-            total += process.memory_info().rss
-    return float(total)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+            one.kill()
     process.wait()
 
 

@@ -155,6 +155,7 @@ class FinishedFromFile:
             files={stand_in.member: stand_in.payload},
             options={
                 **self.recipe.settings,
+                **engine.settings,
                 "compute_capabilities": list(engine.compute_capabilities),
                 "workspace_mib": engine.workspace_mib,
                 "profiles": source.profiles(workshop.source, engine.max_batch),
@@ -166,7 +167,7 @@ class FinishedFromFile:
             runtime=self.recipe.runtime,
             member=self.recipe.member,
             payload=answer.files["model"],
-            operators=dict(answer.info.get("operators", {})),
+            operators=dict(answer.info.get("operators", stand_in.operators)),
             tools={toolchain.name: toolchain.lock_sha256, **stand_in.tools},
             runtime_version=str(answer.info.get("version", "")),
             stand_in=stand_in,

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from compiler.errors import BuildError
+from compiler.graph import control_flow
 from compiler.recipes.catalog import CALIBRATORS, Recipe
 from compiler.recipes.variant import Variant
 from compiler.toolchains import cache, catalog, source
@@ -108,6 +109,9 @@ class Workshop:
     def litert(self) -> Float:
         """The model as a LiteRT file."""
         toolchain = catalog.get("litert")
+        problem = control_flow.obstacle(self.source.model.operators, toolchain.name)
+        if problem:
+            raise BuildError(problem)
         samples = source.sample_file(self.source.calibration, source.CONVERSION_SAMPLES)
         answer = cache.call(
             toolchain,

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 import commands
 import formats
 import machines
+import profiles
 import service
 from markdown import ROOT
 
@@ -33,18 +35,27 @@ PARTS: dict[str, Callable[[], str]] = {
     "manifest": formats.manifest,
     "messages": formats.messages,
     "metrics": service.metrics,
-    "recipes": formats.recipes,
+    "operator-sets": profiles.operator_sets,
+    "provenance": formats.provenance,
+    "recipes": profiles.recipes,
     "report": formats.report,
     "states": machines.states,
-    "targets": formats.targets,
+    "target-ladders": profiles.ladders,
+    "targets": profiles.targets,
+    "toolchains": profiles.toolchains,
     "topics": formats.topics,
 }
 FILES: dict[str, Callable[[], str]] = {
     "reference/asyncapi.json": formats.asyncapi,
     "reference/openapi.json": service.openapi,
+    "reference/provenance.schema.json": formats.provenance_schema,
     "reference/report.schema.json": formats.report_schema,
     "reference/wire.schema.json": formats.wire_schema,
 }
+
+
+# The reference speaks of what ships, not of the targets and toolchains of whoever writes it.
+os.environ["OUTRIDER_PROFILES"] = ""
 
 
 def rendered(page: str) -> str:

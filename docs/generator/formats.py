@@ -76,6 +76,25 @@ def report() -> str:
     return "\n".join(struct(kind) for kind in kinds)
 
 
+def provenance() -> str:
+    """The parts of an attestation's predicate."""
+    from compiler.provenance import predicate
+
+    kinds = [
+        predicate.Predicate, predicate.Definition, predicate.External, predicate.Internal,
+        predicate.Recipe, predicate.Selection, predicate.Resource, predicate.Run, predicate.Builder,
+        predicate.GateFigures,
+    ]  # fmt: skip
+    return "\n".join(struct(kind) for kind in kinds)
+
+
+def provenance_schema() -> str:
+    """The JSON Schema of an attestation's predicate."""
+    from compiler.provenance import predicate
+
+    return msgspec.json.format(msgspec.json.encode(predicate.schema()), indent=1).decode() + "\n"
+
+
 def report_schema() -> str:
     """The JSON Schema of ``report.json``."""
     from compiler.service import report as document
@@ -107,32 +126,6 @@ def agent_settings() -> str:
             [key, f"`{type_name(field.type)}`", f"`{default_of(field)}`", meaning, f"`{variable}`"]
         )
     return table(["key", "type", "default", "meaning", "overridden by"], rows)
-
-
-def targets() -> str:
-    """The targets that models are compiled for."""
-    from compiler.targets import catalog
-
-    rows = [
-        [
-            f"`{one.name}`",
-            one.title,
-            ", ".join(f"`{name}`" for name in one.hardware_classes),
-            ", ".join(f"`{recipe.name}`" for recipe in one.candidates),
-        ]
-        for one in map(catalog.get, catalog.names())
-    ]
-    return table(["target", "what it is", "hardware classes", "recipes, tried in this order"], rows)
-
-
-def recipes() -> str:
-    """The recipes that can be tried."""
-    from compiler.recipes import catalog
-
-    rows = [
-        [f"`{one.name}`", one.backend, one.precision, one.title] for one in catalog.load().values()
-    ]
-    return table(["recipe", "backend", "precision", "what it does"], rows)
 
 
 def _topic(direction: str, kind: str) -> str:

@@ -47,6 +47,9 @@ def _application() -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
     return document, _roles()
 
 
+ROLES = ("Worker", "Viewer", "Operator", "Engineer", "Admin")
+
+
 def _roles() -> dict[tuple[str, str], str]:
     """The role that each endpoint's signature names, read from the source."""
     found = {}
@@ -59,7 +62,7 @@ def _roles() -> dict[tuple[str, str], str]:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             named = [a.annotation.id for a in node.args.args if isinstance(a.annotation, ast.Name)]
-            role = next((n for n in named if n in ("Viewer", "Operator", "Engineer", "Admin")), "")
+            role = next((n for n in named if n in ROLES), "")
             for verb, route in _routes(node):
                 if role:
                     found[verb, f"/api/v1{prefix}{route}"] = role.lower()

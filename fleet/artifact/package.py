@@ -19,6 +19,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -29,9 +30,13 @@ from fleet.artifact.manifest import Manifest
 from fleet.errors import ManifestError
 
 SUFFIX = ".outrider"
+MANIFEST = "manifest.json"
+ATTESTATION = "attestation.json"
 MAX_MEMBER_BYTES = 4 << 30
+MAX_MEMBERS = 16
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAX_SMALL_MEMBER_BYTES = 256 << 20
+_PIECE_BYTES = 1 << 20
 
 # What `zipfile` and `zlib` raise on damaged archives.
 _DAMAGED = (
@@ -52,17 +57,29 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     attestation: bytes = b""
 
 
+class Digests(msgspec.Struct, frozen=True):
+    """What an artifact consists of.
+
+    Attributes:
+        members: sha256 of each member's content but the attestation's, by name.
+        attestation: the envelope; empty where there is none.
+    """
+
+    members: dict[str, str]
+    attestation: bytes
+
+
 def write(package: Package) -> bytes:
     """The file's bytes."""
     golden = {f"in:{k}": v for k, v in package.golden_inputs.items()}
     golden |= {f"out:{k}": v for k, v in package.golden_outputs.items()}
     members = {
-        "manifest.json": manifests.encode(package.manifest),
+        MANIFEST: manifests.encode(package.manifest),
         package.manifest.payload.member: package.payload,
         "golden.npz": npz_bytes(golden),
     }
     if package.attestation:
-        members["attestation.json"] = package.attestation
+        members[ATTESTATION] = package.attestation
     return _zip(members, stored={package.manifest.payload.member})
 
 
@@ -75,13 +92,11 @@ def read(data: bytes) -> Package:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            manifest = manifests.decode(_member(archive, "manifest.json"))
+            manifest = manifests.decode(_member(archive, MANIFEST))
             payload = _member(archive, manifest.payload.member, limit=MAX_MEMBER_BYTES)
             golden = _arrays(_member(archive, "golden.npz"))
             names = set(archive.namelist())
-            attestation = (
-                _member(archive, "attestation.json") if "attestation.json" in names else b""
-            )
+            attestation = _member(archive, ATTESTATION) if ATTESTATION in names else b""
     except _DAMAGED as error:
         raise ManifestError(
             f"not an artifact of Outrider ({error}); expected a file made by `outrider compile`"
@@ -98,6 +113,33 @@ def read(data: bytes) -> Package:
         golden_outputs={k[4:]: v for k, v in golden.items() if k.startswith("out:")},
         attestation=attestation,
     )
+
+
+def digests(file: BinaryIO) -> Digests:
+    """What an artifact's file consists of, piece by piece, so that a large payload takes no memory.
+
+    Raises:
+        ManifestError: not an archive, damaged, or with more or larger members than artifacts have.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+            names = {info.filename for info in infos}
+            if len(infos) > MAX_MEMBERS or len(names) != len(infos):
+                raise ManifestError(
+                    f"not an artifact: expected at most {MAX_MEMBERS} members, each once, found {len(infos)}"
+                )
+            members = {
+                info.filename: _sha256(archive, info)
+                for info in infos
+                if info.filename != ATTESTATION
+            }
+            attestation = _member(archive, ATTESTATION) if ATTESTATION in names else b""
+    except _DAMAGED as error:
+        raise ManifestError(
+            f"not an artifact of Outrider ({error}); expected a file made by `outrider compile`"
+        ) from None
+    return Digests(members, attestation)
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
@@ -150,6 +192,18 @@ def _zip(members: Mapping[str, bytes], *, stored: set[str]) -> bytes:
             info.compress_type = zipfile.ZIP_STORED if name in stored else zipfile.ZIP_DEFLATED
             archive.writestr(info, members[name])
     return buffer.getvalue()
+
+
+def _sha256(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+    if info.file_size > MAX_MEMBER_BYTES:
+        raise ManifestError(
+            f"{info.filename}: expected at most {MAX_MEMBER_BYTES} bytes, found {info.file_size}"
+        )
+    digest = hashlib.sha256()
+    with archive.open(info) as member:
+        while piece := member.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _member(archive: zipfile.ZipFile, name: str, *, limit: int = _MAX_SMALL_MEMBER_BYTES) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -91,14 +92,34 @@ class Remote:
         return self._json(self._request("POST", path, data=data, kind="application/json"))
 
     def upload(
-        self, path: str, file: Path, *, kind: str, sent: Callable[[int], None] | None = None
+        self,
+        path: str,
+        file: Path,
+        *,
+        kind: str,
+        sent: Callable[[int], None] | None = None,
+        **query: Any,
     ) -> Any:
         """POST a file's bytes; `sent` hears how many went out at a time."""
         with file.open("rb") as source:
             body = _Counted(source, sent or (lambda _: None))
-            request = self._request("POST", path, data=body, kind=kind)
+            request = self._request("POST", path, query=query, data=body, kind=kind)
             request.add_header("Content-Length", str(file.stat().st_size))
             return self._json(request, timeout_s=UPLOAD_TIMEOUT_S)
+
+    def download(self, path: str, into: Path) -> None:
+        """GET a file's bytes into the file `into`; it is there whole, or not at all."""
+        partial = into.with_name(f"{into.name}.part")
+        with self._open(self._request("GET", path), timeout_s=UPLOAD_TIMEOUT_S) as response:
+            try:
+                with partial.open("wb") as file:
+                    shutil.copyfileobj(response, file, 1 << 20)
+            except HTTPException as error:
+                raise UnreachableError(f"{self.url}: the download broke off ({error})") from None
+        expected = response.headers.get("Content-Length")
+        if expected is not None and partial.stat().st_size != int(expected):
+            raise UnreachableError(f"{self.url}: the download broke off before its end")
+        partial.replace(into)
 
     def delete(self, path: str) -> Any:
         """DELETE ``/api/v1`` + `path`."""

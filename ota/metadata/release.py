@@ -27,6 +27,9 @@ MESSAGES_ROLE: Final = "messages"
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Attestors = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=1024)]], msgspec.Meta(max_length=8)
+]
 Floor = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?\Z")]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -55,6 +58,9 @@ class TargetCustom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     Attributes:
         candidate_for: the one device that may have it, to prove it there: it is tried and never
             activated, and every other device refuses it. Empty for what is released.
+        attested_by: public keys (PEM) of the compiling hosts that the release key vouches for: the
+            artifact's attestation must be signed by one of them. Empty in releases of before devices
+            checked attestations, which no device takes any more.
     """
 
     model: str
@@ -64,6 +70,7 @@ class TargetCustom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     security_floor: Floor
     blocks: Blocks
     candidate_for: str = ""
+    attested_by: Attestors = []
 
 
 class AssignmentCustom(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +101,7 @@ class ReleaseFile:
         blocks_sha256, blocks_length_bytes, block_size_bytes: of its block list.
         variant: what tells it from another artifact for the same target; empty for the first.
         candidate_for: the device that is to prove it; see `TargetCustom`.
+        attested_by: public keys (PEM) of the hosts that attested it.
     """
 
     target: str
@@ -106,6 +114,7 @@ class ReleaseFile:
     hardware_classes: Sequence[str]
     variant: str = ""
     candidate_for: str = ""
+    attested_by: Sequence[str] = ()
 
 
 class TargetPath(NamedTuple):
@@ -217,6 +226,7 @@ def target_file(model: str, release: str, file: ReleaseFile, floor: str) -> Targ
             block_size=file.block_size_bytes,
         ),
         candidate_for=file.candidate_for,
+        attested_by=list(file.attested_by),
     )
     return TargetFile(
         length=file.length_bytes,

@@ -1,26 +1,38 @@
 """`VerifiedArtifact`: bytes that may be run, and why.
 
 Rules:
-- There are three doors, and no public constructor: signed targets metadata (`from_target`), a local
-  attestation of what this host itself has just built (`from_build`), and an explicit `unsigned` for a
-  person at a command line. The daemon has no way to the last; a test holds that.
+- There are four doors, and no public constructor: signed targets metadata (`from_target`), what this very
+  process has just built (`from_build`), an engine that this device built from a verified artifact and
+  attested (`from_device`), and an explicit `unsigned` for a person at a command line. The daemon has no way
+  to the last; a test holds that.
 - The bytes are hashed here, once, and handed on in memory: what was checked is what runs.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
-from fleet.artifact import package
-from fleet.artifact.package import Package
-from ota.errors import VerificationError
+import msgspec
 
+from fleet.artifact import package
+from fleet.artifact.manifest import Payload
+from fleet.artifact.package import Package
+from fleet.wire.envelope import PublicKey
+from ota.errors import VerificationError
+from ota.verify import engine as engines
+
+ENGINE_MEMBER: Final = "model.engine"
 _DOOR: Final = object()
 
 
 class VerifiedArtifact:
-    """An artifact whose bytes were checked, with where the trust comes from."""
+    """An artifact whose bytes were checked, with where the trust comes from.
+
+    Attributes:
+        sha256: of the artifact's file; of an engine that a device built, that of the artifact it was built from.
+    """
 
     __slots__ = ("package", "provenance", "sha256")
 
@@ -56,6 +68,32 @@ def from_build(content: Package) -> VerifiedArtifact:
     return VerifiedArtifact(
         _DOOR, content=content, sha256=hashlib.sha256(data).hexdigest(), provenance="build"
     )
+
+
+def from_device(
+    source: VerifiedArtifact, engine: bytes, *, attestation: bytes, keys: Mapping[str, PublicKey]
+) -> VerifiedArtifact:
+    """The engine that this device built from a verified artifact, in the artifact's place.
+
+    Args:
+        source: the artifact, as signed metadata names it.
+        engine: what was built from its payload.
+        attestation: the device's statement about it, see `ota.verify.engine`.
+        keys: the device's own key, by its id.
+
+    Raises:
+        VerificationError: the statement does not hold, or is about other bytes.
+    """
+    found = hashlib.sha256(engine).hexdigest()
+    manifest = source.package.manifest
+    engines.verify(attestation, keys, engine_sha256=found, payload_sha256=manifest.payload.sha256)
+    payload = Payload(member=ENGINE_MEMBER, sha256=found, size_bytes=len(engine))
+    content = msgspec.structs.replace(
+        source.package,
+        payload=engine,
+        manifest=msgspec.structs.replace(manifest, payload=payload),
+    )
+    return VerifiedArtifact(_DOOR, content=content, sha256=source.sha256, provenance="device")
 
 
 def unsigned(data: bytes) -> VerifiedArtifact:

@@ -27,6 +27,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         security_floor: the oldest release of the model that may still be gone back to.
         activate_before: Unix time after which it must no longer be activated; 0 means never.
         candidate: it is to be tried and reported on, and never activated.
+        attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     security_floor: str
     activate_before: float
     candidate: bool = False
+    attested_by: list[str] = []
 
 
 def bound(targets: Targets, *, device: str, tenant: str) -> releases.Assignment:
@@ -193,6 +195,7 @@ def _agreed(
         security_floor=floor,
         activate_before=float(order.activate_before),
         candidate=bool(custom.candidate_for),
+        attested_by=custom.attested_by,
     )
 
 

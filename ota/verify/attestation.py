@@ -4,16 +4,85 @@ Rules:
 - Signatures are verified over the very bytes that are then parsed.
 - A key counts once, however often it signed, and whatever key id a signature claims.
 - A statement holds for an artifact only when one of its subjects has the artifact's digest.
+- An artifact is vouched for when the statement's subjects are its members: each one, and no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from fleet.wire.envelope import PublicKey, holds
-from ota.errors import MismatchError, ThresholdError
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from fleet.artifact.package import MANIFEST
+from fleet.wire.envelope import PublicKey, holds, key_id
+from ota.errors import (
+    MetadataError,
+    MismatchError,
+    ThresholdError,
+    UnattestedError,
+    VerificationError,
+)
 from ota.metadata import statement as statements
 from ota.metadata.statement import Statement
+
+PROVENANCE: Final = "https://slsa.dev/provenance/v1"
+"""What the attestation in an artifact must say: what made it."""
+
+
+def public_keys(pems: Iterable[str]) -> dict[str, PublicKey]:
+    """Keys in PEM, by `fleet.wire.envelope.key_id`.
+
+    Raises:
+        MetadataError: one is no Ed25519 or ECDSA public key.
+    """
+    found: dict[str, PublicKey] = {}
+    for pem in pems:
+        try:
+            key = load_pem_public_key(pem.encode())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise MetadataError(f"expected a public key in PEM, found {error}") from None
+        if not isinstance(key, ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey):
+            raise MetadataError(f"expected an Ed25519 or ECDSA key, found {type(key).__name__}")
+        found[key_id(key)] = key
+    return found
+
+
+def vouched(
+    envelope: bytes, members: Mapping[str, str], keys: Mapping[str, PublicKey]
+) -> Statement:
+    """The statement that one of `keys` has signed about exactly these members of an artifact.
+
+    Args:
+        envelope: the attestation that the artifact carries; empty when it carries none.
+        members: sha256 of each of its other members, as `fleet.artifact.package.digests` finds them.
+        keys: who may have made it.
+
+    Raises:
+        UnattestedError: there is no attestation, it does not hold, or it is about other bytes.
+    """
+    if not envelope:
+        raise UnattestedError(
+            "expected an attestation in the artifact, found none; it must be compiled again"
+        )
+    try:
+        statement = verify(
+            envelope, keys, sha256=members.get(MANIFEST, ""), predicate_type=PROVENANCE
+        )
+    except VerificationError as error:
+        raise UnattestedError(str(error)) from error
+    attested = {subject.name: subject.digest.get("sha256", "") for subject in statement.subject}
+    others = sorted(
+        name for name in attested.keys() | members if attested.get(name) != members.get(name)
+    )
+    if others:
+        raise UnattestedError(
+            f"attestation: expected it to be about every member as it is, found {', '.join(others)[:200]} "
+            "with other bytes; the artifact must be built and attested again"
+        )
+    return statement
 
 
 def verify(

@@ -17,6 +17,8 @@ import numpy as np
 
 from agent.core import commands as cmd
 from agent.core import events as ev
+from agent.errors import EngineMissingError
+from agent.runtimes import tensorrt
 from agent.serving.port import Figures, SelfTest
 from fleet.errors import OutriderError
 from fleet.telemetry import histogram
@@ -65,6 +67,7 @@ class Crew:
     Attributes:
         post: hands an event to the device's core, as long as this boot lasts.
         slot_path: where a slot's artifact lies.
+        engines: what the device has built, engine by artifact.
         trouble: what is wrong with an artifact here, by its sha256.
         rate: requests per second that applications send.
     """
@@ -73,6 +76,7 @@ class Crew:
     rng: random.Random
     post: Callable[[ev.Event], None]
     slot_path: Callable[[str, str], Path]
+    engines: Callable[[], dict[str, str]]
     trouble: dict[str, Trouble]
     rate: float
     workers: dict[int, SimWorker] = field(default_factory=dict)
@@ -136,6 +140,10 @@ class Crew:
             return
         except OutriderError as error:
             self._fail(worker, error.code, str(error))
+            return
+        builds = tensorrt.builds(worker.loaded.package.manifest)
+        if builds and self.engines().get(command.sha256) != (command.engine or "none"):
+            self._fail(worker, EngineMissingError.code, f"no engine {command.engine[:12]}")
             return
         features = worker.loaded.package.manifest.features
         self.post(ev.WorkerReady(worker=worker.number, features=features))

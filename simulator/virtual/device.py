@@ -25,17 +25,20 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.context import Settings
 from agent.core.core import Core
+from agent.runtimes import tensorrt
 from fleet.errors import OutriderError
 from fleet.telemetry.window import Window
 from fleet.wire import codec, envelope
 from fleet.wire.messages import RuntimeInfo
+from ota.errors import UnattestedError
 from simulator.errors import ViolationError
+from simulator.virtual.builder import Builder
 from simulator.virtual.crew import Crew, Trouble
 from simulator.virtual.disk import CuttableStore
 from simulator.virtual.network import Network
 from simulator.virtual.schedule import Schedule
 
-RUNTIME = "onnxruntime"
+RUNTIMES = ("onnxruntime", "tensorrt")
 MIN_TICK_S = 0.001
 MAX_TICKS_A_SECOND = 200
 BOOT_S = (1.0, 20.0)
@@ -98,6 +101,7 @@ class Device:
     rng: random.Random
     core: Core | None = None
     crew: Crew | None = None
+    builder: Builder | None = None
     boots: int = 0
     cut_in: int | None = None
     hurt_blocks: int = 0
@@ -171,11 +175,15 @@ class Device:
             boot_epoch=self.rng.randbytes(8).hex(),
             ids=lambda: self.rng.randbytes(8).hex(),
         )
+        self.builder = Builder(
+            self.world.schedule, self.rng, self._poster(), self.born.folder / "engines.json"
+        )
         self.crew = Crew(
             self.world.schedule,
             self.rng,
             self._poster(),
             self._store.slot_path,
+            self.builder.engines,
             self.born.trouble,
             self.born.rate,
         )
@@ -191,7 +199,7 @@ class Device:
             return
         self.hurt_blocks += self.store.cut_power(self.rng)
         self.buffer.close()
-        self.core = self.crew = self._store = self._buffer = None
+        self.core = self.crew = self.builder = self._store = self._buffer = None
         self._table = {}
         self.world.log(self.name, "power.off", "")
         self.world.network.powered_off(self.name)
@@ -207,7 +215,8 @@ class Device:
             device=device,
             models=models,
             slots=slots,
-            runtimes=[RuntimeInfo(name=RUNTIME, version="1")],
+            runtimes=[RuntimeInfo(name=name, version="1") for name in RUNTIMES],
+            engines=self.builder.engines() if self.builder is not None else {},
             notes=list(self.store.notes),
         )
 
@@ -290,7 +299,9 @@ class Device:
     # --- what commands do -------------------------------------------------------------------------
 
     def _do(self, command: cmd.Command) -> None:
-        if self.crew is not None and not self.crew.take(command):
+        if self.crew is None or self.builder is None:
+            return
+        if not self.crew.take(command) and not self.builder.take(command):
             self._table[type(command)](command)
 
     def _effects(self) -> dict[type[cmd.Command], Callable[[Any], None]]:
@@ -347,16 +358,16 @@ class Device:
     def _stage(self, command: cmd.Stage) -> None:
         model, sha256 = command.model, command.sha256
         try:
-            manifest = self.store.stage(
-                model,
-                command.slot,
-                sha256=sha256,
-                length_bytes=command.length_bytes,
-                fetched=command.fetched,
-            )
+            manifest = self.store.stage(command)
         except OutriderError as error:
             self._handle(
-                ev.StageFailed(model=model, sha256=sha256, code=error.code, detail=str(error))
+                ev.StageFailed(
+                    model=model,
+                    sha256=sha256,
+                    code=error.code,
+                    detail=str(error),
+                    refused=isinstance(error, UnattestedError),
+                )
             )
             return
         if self.rng.random() < 0.02 and self.cut_in is not None:
@@ -368,5 +379,6 @@ class Device:
                 sha256=sha256,
                 manifest_model=manifest.model,
                 manifest_runtime=manifest.runtime,
+                builds=tensorrt.builds(manifest),
             )
         )

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 from agent.adapters.store import Kept, Store
+from agent.core.commands import Stage
 from fleet.artifact.manifest import Manifest
 
 
@@ -33,14 +34,10 @@ class CuttableStore(Store):
         super().save_bitmap(sha256, kept)
         self._unsynced.pop(sha256, None)
 
-    def stage(
-        self, model: str, slot: str, *, sha256: str, length_bytes: int, fetched: bool
-    ) -> Manifest:
-        """Hash a blob and have it in its slot."""
-        manifest = super().stage(
-            model, slot, sha256=sha256, length_bytes=length_bytes, fetched=fetched
-        )
-        self._unsynced.pop(sha256, None)
+    def stage(self, command: Stage) -> Manifest:
+        """Hash a blob, check its attestation and have it in its slot."""
+        manifest = super().stage(command)
+        self._unsynced.pop(command.sha256, None)
         return manifest
 
     def cut_power(self, rng: random.Random) -> int:

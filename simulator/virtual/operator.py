@@ -35,7 +35,7 @@ from fleet.registry.tables import ModelVersion
 from ota.rollout.plan import RolloutSpec
 from simulator.virtual.backend import MODELS, Backend
 from simulator.virtual.crew import Trouble
-from simulator.virtual.device import RUNTIME
+from simulator.virtual.device import RUNTIMES
 from simulator.virtual.schedule import Schedule
 
 CLASSES = ("cpu-arm64", "cpu-x86-64")
@@ -176,7 +176,7 @@ class Operator:
             task="simulated",
             target=target,
             hardware_classes=[target],
-            runtime=RUNTIME,
+            runtime=RUNTIMES[int(version) % len(RUNTIMES)],
             runtime_version="1",
             recipe="fp32",
             source_sha256=hashlib.sha256(f"{model}@{version}".encode()).hexdigest(),
@@ -192,9 +192,8 @@ class Operator:
             status="accepted",
             features=[self._feature()],
         )
-        return package.write(
-            Package(manifest=manifest, payload=payload, golden_inputs={}, golden_outputs={})
-        )
+        content = Package(manifest=manifest, payload=payload, golden_inputs={}, golden_outputs={})
+        return package.write(self.backend.attested(content))
 
     def _feature(self) -> Feature:
         draws = np.random.default_rng(self.rng.getrandbits(64))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet.artifact import manifest as manifests
 from fleet.artifact import package
@@ -23,7 +26,11 @@ from fleet.artifact.manifest import (
 )
 from fleet.artifact.package import Package
 from fleet.telemetry import histogram
+from fleet.wire import envelope
+from ota.metadata import statement
+from ota.metadata.statement import Statement, Subject
 from ota.verify import artifact as verify
+from ota.verify import attestation
 from ota.verify.artifact import VerifiedArtifact
 
 MODELS = Path(__file__).parent.parent / "data" / "models"
@@ -125,6 +132,37 @@ def classify(file: str = "classify.onnx", **changes) -> Package:
         ],
     }
     return make(file, [IMAGE], [PROBS], **(bound | fields | changes))
+
+
+def host_key(name: str = "builder") -> Ed25519PrivateKey:
+    """The key of a compiling host; the same name is the same key."""
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def host_pem(name: str = "builder") -> str:
+    """Its public key."""
+    public = host_key(name).public_key()
+    pem = public.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return pem.decode()
+
+
+def attested(content: Package, *, host: str = "builder") -> Package:
+    """The package with a host's statement about its members."""
+    members = package.digests(io.BytesIO(package.write(content))).members
+    made = Statement(
+        subject=[Subject(name=n, digest={"sha256": d}) for n, d in members.items()],
+        predicate_type=attestation.PROVENANCE,
+        predicate={"made": "by a test"},
+    )
+    sealed = statement.seal(made, envelope.signer(host_key(host)))
+    return msgspec.structs.replace(content, attestation=sealed)
+
+
+def to_be_built(**changes) -> Package:
+    """The classifier as an ONNX model that a device builds its engine from."""
+    return classify("classify.onnx", runtime="tensorrt", **changes)
 
 
 def verified(content: Package) -> VerifiedArtifact:

@@ -6,6 +6,7 @@ devices do.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from cloud.context import Context
 from cloud.gateway.blocks import BlockServer
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Incoming
-from cloud.services import artifacts, ingest, releases, trust
+from cloud.services import artifacts, attestors, ingest, releases, trust
 from cloud.settings import Settings
 from fleet.artifact import package
 from fleet.registry import engine as registry
@@ -56,6 +57,11 @@ class Cloud:
     clock: Clock
     notes: list[Note] = field(default_factory=list)
 
+    @property
+    def folder(self) -> Path:
+        """Its data directory."""
+        return self.context.settings.data
+
     def publish_model(self, name: str = "digits", version: str = "1") -> None:
         row = ModelVersion(
             model=name, version=version, number=int(version), folder_sha256=f"{name}{version}",
@@ -70,12 +76,15 @@ class Cloud:
         *,
         result: dict[str, Any] | None = None,
         fallback: bool = False,
+        host: str = "builder",
         **changes: Any,
     ) -> Artifact:
-        """A real artifact in the registry; `changes` are fields of its manifest."""
+        """A real artifact in the registry, attested by a host; `changes` are fields of its manifest."""
         fields = {"model": "digits", "target": "onnx-cpu", "task": "digits"} | changes
-        data = package.write(samples.classify(file, **fields))
-        prepared = artifacts.prepare(self.context, data, fallback=fallback)
+        data = package.write(samples.attested(samples.classify(file, **fields), host=host))
+        prepared = artifacts.prepare(
+            self.context, data, fallbacks=[hashlib.sha256(data).hexdigest()] if fallback else []
+        )
         with self.context.unit() as unit:
             return artifacts.enter(
                 unit, prepared, model=fields["model"], version=fields.get("version", "1"),
@@ -111,6 +120,7 @@ def make(folder: Path, *, url: str = "sqlite://") -> Cloud:
     cloud = Cloud(context, clock)
     context.bus.listen(cloud.notes.append)
     trust.initialise(context)
+    attestors.trust(folder, samples.host_pem(), host="builder")
     return cloud
 
 

@@ -19,7 +19,7 @@ from cloud import settings
 from cloud.auth import tokens
 from cloud.auth.roles import Role
 from cloud.context import Context
-from cloud.services import artifacts, ingest, releases, rollouts, trust
+from cloud.services import artifacts, attestors, ingest, releases, rollouts, trust
 from cloud.services.cohorts import Cohort
 from cloud.services.proving import Sealed
 from fleet.artifact import package
@@ -119,7 +119,7 @@ class Story:
             latency_ms_p50=0.41 if status == "accepted" else 0.0,
             latency_ms_p95=0.68 if status == "accepted" else 0.0,
         )
-        prepared = artifacts.prepare(self.context, package.write(content))
+        prepared = artifacts.prepare(self.context, package.write(packages.attested(content)))
         with self.context.unit() as unit:
             row = artifacts.enter(unit, prepared, model=MODEL, version=version, result={})
             for hardware in row.hardware_classes:
@@ -273,6 +273,7 @@ def begin(folder: Path) -> Story:
     folder.mkdir(parents=True, exist_ok=True)
     context = contexts.build(settings.load(folder))
     trust.initialise(context)
+    attestors.trust(folder, packages.host_pem(), host="builder")
     return Story(context)
 
 

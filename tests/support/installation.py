@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cloud.auth import ca
 from cloud.auth.pki import Pki
 from cloud.bootstrap import Installation
-from cloud.broker import server
+from cloud.broker import connection, server
 from cloud.context import Context
 from cloud.gateway.service import Gateway
 from cloud.gateway.service import start as start_gateway
@@ -96,9 +96,8 @@ class House:
 
     def wait_for_broker(self) -> None:
         keys = self.installation.broker_keys
-        eventually(
-            lambda: self.loop.run(server.is_ready(self.listeners, keys)), "the broker is ready"
-        )
+        route = connection.local_route(self.installation.settings)
+        eventually(lambda: self.loop.run(server.is_ready(route, keys)), "the broker is ready")
 
     def message_key(self) -> envelope.PublicKey:
         """The public half of the key that signs messages to devices."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from support.artifacts import host_pem
 from support.installation import TENANT, House, Identity, Peer, eventually
 
 from cloud.services import trust
@@ -91,7 +92,9 @@ class Device:
         return [codec.from_msgpack(Block, data) for data in self.peer.got("/down/blob")]
 
 
-def assign(house: House, device: str, data: bytes, *, version: str = "1") -> Artifact:
+def assign(
+    house: House, device: str, data: bytes, *, version: str = "1", runtime: str = "litert"
+) -> Artifact:
     """Store a blob, release it, and assign it to a device."""
     context = house.context
     size = choose_block_size(len(data))
@@ -101,7 +104,7 @@ def assign(house: House, device: str, data: bytes, *, version: str = "1") -> Art
         model="digits",
         version=version,
         target="cpu",
-        runtime="litert",
+        runtime=runtime,
         runtime_version="1",
         hardware_classes=["cpu-x86-64"],
         recipe="float32",
@@ -139,7 +142,7 @@ def assign(house: House, device: str, data: bytes, *, version: str = "1") -> Art
                 model="digits",
                 version=version,
                 security_floor="",
-                variants=[artifact],
+                variants=[trust.Variant(artifact, [host_pem()])],
             )
         wish = DesiredModel(
             device=device,

@@ -38,6 +38,7 @@ class Disk(msgspec.Struct):
     parts: dict[str, bytearray] = {}
     bitmaps: dict[str, tuple[bytes, bytes]] = {}
     rows: list[ev.Row] = []
+    engines: dict[str, str] = {}
     positions: int = 0
 
 
@@ -49,6 +50,8 @@ class Device:
         power: commands until the power is cut; None for never.
         traffic: whether applications ask the models.
         lose: of each n-th message down, one is lost; 0 for none.
+        upgraded: whether the engines of before no longer fit.
+        build_fails: code with which each build fails; empty for what its release does.
     """
 
     def __init__(self, cloud: Cloud, **settings: Any) -> None:
@@ -65,6 +68,8 @@ class Device:
         self.disk_fails = ""
         self.power: int | None = None
         self.lose = 0
+        self.upgraded = False
+        self.build_fails = ""
         self.boots = 0
         self.carried = 0
         self.log: list[cmd.Command] = []
@@ -73,6 +78,7 @@ class Device:
         self._heap: list[tuple[float, int, int, ev.Event]] = []
         self.workers: dict[int, dict[str, Any]] = {}
         self.engines: dict[str, bytes] = {}
+        self.builds: dict[str, cmd.Build] = {}
         self.boot()
 
     # --- life ------------------------------------------------------------------------------------
@@ -81,6 +87,7 @@ class Device:
         """Start the daemon on what the disk holds; workers of before are gone."""
         self.boots += 1
         self.workers.clear()
+        self.builds.clear()
         ids = (f"{self.boots}-{n}" for n in itertools.count())
         self.core = Core(
             self.settings,
@@ -103,6 +110,7 @@ class Device:
                 models=list(self.disk.models.values()),
                 slots=slots,
                 runtimes=[RuntimeInfo(name="litert"), RuntimeInfo(name="onnxruntime")],
+                engines={} if self.upgraded else self.disk.engines,
             )
         )
 
@@ -173,6 +181,12 @@ class Device:
         heapq.heappush(self._heap, (self.now + after, next(self._order), self.boots, event))
 
     def _handle(self, event: ev.Event) -> None:
+        if isinstance(event, (ev.Built, ev.BuildFailed)):
+            if event.model not in self.builds:
+                return  # it was cancelled: nothing answers
+            del self.builds[event.model]
+        if isinstance(event, ev.Built):
+            self.disk.engines[event.sha256] = event.engine
         commands = self.core.handle(event, self.now)
         for i, command in enumerate(commands):
             self.log.append(command)
@@ -271,6 +285,17 @@ class Device:
                 ev.StageFailed(model=c.model, sha256=c.sha256, code="ota.digest", detail="bytes")
             )
             return
+        if "unattested" in c.attested_by:
+            self._post(
+                ev.StageFailed(
+                    model=c.model,
+                    sha256=c.sha256,
+                    code="ota.unattested",
+                    detail="nobody vouches for it",
+                    refused=True,
+                )
+            )
+            return
         if c.fetched:
             slots[c.slot] = data
             self.disk.parts.pop(c.sha256, None)
@@ -281,6 +306,7 @@ class Device:
                 sha256=c.sha256,
                 manifest_model=c.model,
                 manifest_runtime="litert",
+                builds=data.startswith(b"build"),
             )
         )
 
@@ -308,6 +334,31 @@ class Device:
             data = self.engines[c.engine][index * c.block_size_bytes :][: c.block_size_bytes]
             self._post(ev.EngineRead(order=c.order, engine=c.engine, index=index, data=data))
 
+    def _on_build(self, c: cmd.Build) -> None:
+        data = self.disk.slots[c.model][c.slot]
+        assert hashlib.sha256(data).hexdigest() == c.sha256
+        assert not self.builds, "two builds at a time"
+        assert self.disk.models[c.model].state.value == "building", "saved before its effect"
+        behaviour = data.split(b" ", 1)[0].decode()
+        self.builds[c.model] = c
+        if behaviour == "build_never":
+            return
+        event = ev.BuildProgress(model=c.model, sha256=c.sha256, fraction=0.5, message="half")
+        self._post(event, 10.0)
+        failures = {"build_fails": ("build.failed", False), "build_hungry": ("build.memory", True)}
+        code, retryable = failures.get(behaviour, (self.build_fails, False))
+        if code:
+            failed = ev.BuildFailed(
+                model=c.model, sha256=c.sha256, code=code, detail=behaviour, retryable=retryable
+            )
+            self._post(failed, 20.0)
+            return
+        engine = hashlib.sha256(f"{c.sha256} {self.boots}".encode()).hexdigest()
+        self._post(ev.Built(model=c.model, sha256=c.sha256, engine=engine, detail="by hand"), 20.0)
+
+    def _on_cancelbuild(self, c: cmd.CancelBuild) -> None:
+        self.builds.pop(c.model, None)
+
     # --- workers ---------------------------------------------------------------------------------
 
     def _on_startworker(self, c: cmd.StartWorker) -> None:
@@ -319,6 +370,9 @@ class Device:
             return
         assert c.sha256 in self.cloud.blobs, "bytes that nobody signed were about to run"
         behaviour = data.split(b" ", 1)[0].decode()
+        if behaviour.startswith("build") and self.disk.engines.get(c.sha256) != c.engine:
+            self._post(ev.WorkerFailed(worker=c.worker, code="build.engine", detail="no engine"))
+            return
         self.workers[c.worker] = {"behaviour": behaviour, "serving": False, "since": self.now}
         if behaviour == "broken":
             self._post(ev.WorkerFailed(worker=c.worker, code="runtime.load", detail="broken"), 1.0)

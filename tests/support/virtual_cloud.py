@@ -113,6 +113,7 @@ class Cloud:
             runtime=changes.pop("runtime", "litert"),
             hardware_classes=changes.pop("hardware_classes", ["cpu-x86-64"]),
             candidate_for=changes.pop("candidate_for", ""),
+            attested_by=changes.pop("attested_by", ["builder"]),
         )
         by = _signer(f"release {model}")
         if model not in self.image.models:

@@ -1,4 +1,4 @@
-"""Models, compile jobs, artifacts and releases."""
+"""Models, their compilation, artifacts and releases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloud.api import bodies
 from cloud.api.access import Cloud, Engineer, Viewer
 from cloud.api.answers import answer
-from cloud.errors import InputError
 from cloud.services import folders, jobs, models, releases, views
 from fleet.artifact.package import SUFFIX
 from fleet.registry.errors import NotFoundError
@@ -44,7 +44,9 @@ async def push(request: Request, cloud: Cloud, by: Engineer) -> Response:
     """Push a model folder, as a ZIP archive in the body; the same content is the same version."""
     with tempfile.TemporaryDirectory(prefix="outrider-upload-") as folder:
         archive = Path(folder) / "archive.zip"
-        await _receive(request, archive)
+        await bodies.receive(
+            request, archive, limit_bytes=folders.MAX_ARCHIVE_BYTES, what="an archive"
+        )
         pushed = await run_in_threadpool(models.push, cloud, archive, by=by.name)
     return answer(
         {"name": pushed.model, "version": pushed.version, "sha256": pushed.folder_sha256}, 201
@@ -77,20 +79,6 @@ def compile_version(name: str, version: str, body: Compile, cloud: Cloud, by: En
     """Queue a compile job."""
     job = jobs.submit(cloud, model=name, version=version, targets=body.targets, by=by.name)
     return answer({"job": job.id}, 202)
-
-
-@router.get("/jobs")
-def list_jobs(cloud: Cloud, _by: Viewer) -> Response:
-    """Jobs, newest first."""
-    with cloud.read() as session:
-        return answer(views.jobs(session))
-
-
-@router.get("/jobs/{job}")
-def show_job(job: str, cloud: Cloud, _by: Viewer) -> Response:
-    """One job."""
-    with cloud.read() as session:
-        return answer(views.job(session, job))
 
 
 @router.get("/artifacts")
@@ -157,15 +145,3 @@ def release_traffic(
     """What a release has done on all devices together, per variant: merged windows of the last `period_s`."""
     with cloud.read() as session:
         return answer(views.traffic(session, release, now=cloud.clock(), period_s=period_s))
-
-
-async def _receive(request: Request, archive: Path) -> None:
-    received = 0
-    with archive.open("wb") as file:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > folders.MAX_ARCHIVE_BYTES:
-                raise InputError(
-                    f"expected an archive of at most {folders.MAX_ARCHIVE_BYTES} bytes, found a longer one"
-                )
-            file.write(chunk)

@@ -26,12 +26,9 @@ from cloud.services.views.fleet import (
     fleet,
 )
 from cloud.services.views.models import (
-    JobLine,
     ModelLine,
     ModelView,
     ReleaseLine,
-    job,
-    jobs,
     model,
     models,
     release,
@@ -47,10 +44,21 @@ from cloud.services.views.rollouts import (
     rollouts,
 )
 from cloud.services.views.traffic import PERIOD_S, Traffic, traffic
+from cloud.services.views.work import (
+    AttemptLine,
+    JobLine,
+    UnitLine,
+    WorkerLine,
+    job,
+    job_log,
+    jobs,
+    workers,
+)
 
 __all__ = [
     "PERIOD_S",
     "ArtifactLine",
+    "AttemptLine",
     "CampaignLine",
     "DeviceLine",
     "DeviceView",
@@ -66,7 +74,9 @@ __all__ = [
     "RolloutView",
     "Traffic",
     "TrialLine",
+    "UnitLine",
     "WindowLine",
+    "WorkerLine",
     "artifacts",
     "campaign",
     "campaigns",
@@ -78,6 +88,7 @@ __all__ = [
     "events",
     "fleet",
     "job",
+    "job_log",
     "jobs",
     "model",
     "models",
@@ -92,4 +103,5 @@ __all__ = [
     "trials",
     "version",
     "windows",
+    "workers",
 ]

@@ -1,4 +1,4 @@
-"""Models, their versions, artifacts, jobs and releases."""
+"""Models, their versions, artifacts and releases."""
 
 from __future__ import annotations
 
@@ -6,28 +6,13 @@ from typing import Any
 
 from sqlmodel import Session
 
+from cloud.services.views import work
 from cloud.services.views.artifacts import ArtifactLine, artifacts, samples_needed
 from cloud.services.views.base import View
+from cloud.services.views.work import JobLine
 from fleet.registry.errors import NotFoundError
 from fleet.registry.repositories import Models
-from fleet.registry.tables import Job, ModelVersion, Release
-
-
-class JobLine(View, frozen=True):
-    """A compile job."""
-
-    id: str
-    model: str
-    version: str
-    targets: list[str]
-    state: str
-    progress: float
-    message: str
-    report: dict[str, Any]
-    created_at: float
-    created_by: str
-    started_at: float | None
-    finished_at: float | None
+from fleet.registry.tables import ModelVersion, Release
 
 
 class Variant(View, frozen=True):
@@ -133,7 +118,7 @@ def model(session: Session, name: str) -> ModelView:
         name=name,
         versions=[_version(session, row) for row in reversed(rows)],
         releases=releases(session, name),
-        jobs=[job_line(row) for row in repository.jobs() if row.model == name],
+        jobs=work.jobs_of(session, name),
     )
 
 
@@ -152,34 +137,6 @@ def release(session: Session, release_id: str) -> ReleaseLine:
     """One release. Raises NotFoundError."""
     repository = Models(session)
     return _release(repository, repository.release(release_id))
-
-
-def jobs(session: Session) -> list[JobLine]:
-    """Jobs, newest first."""
-    return [job_line(row) for row in Models(session).jobs()]
-
-
-def job(session: Session, job_id: str) -> JobLine:
-    """One job. Raises NotFoundError."""
-    return job_line(Models(session).job(job_id))
-
-
-def job_line(row: Job) -> JobLine:
-    """A job as it is shown."""
-    return JobLine(
-        id=row.id,
-        model=row.model,
-        version=row.version,
-        targets=list(row.targets),
-        state=row.state,
-        progress=row.progress,
-        message=row.message,
-        report=dict(row.report),
-        created_at=row.created_at,
-        created_by=row.created_by,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-    )
 
 
 def _version(session: Session, row: ModelVersion) -> VersionLine:

@@ -21,8 +21,8 @@ def main() -> None:
         answer = {"ok": True, **operation(Path("in"), Path("out"), job["options"])}
     except BaseException as error:  # noqa: BLE001 - tools call sys.exit on bad models, too
         traceback.print_exc()
-        lines = str(error).strip().splitlines() or [""]
-        answer = {"ok": False, "error": f"{type(error).__name__}: {lines[0][:500]}"}
+        said = " ".join(str(error).split())
+        answer = {"ok": False, "error": f"{type(error).__name__}: {said[:500]}"}
     partial = Path("answer.json.part")
     partial.write_text(json.dumps(answer))
     partial.replace("answer.json")

@@ -50,9 +50,9 @@ class Models:
         query = select(func.max(ModelVersion.number)).where(ModelVersion.model == model)
         return self._session.exec(query).one() or 0
 
-    def job(self, job: str) -> Job:
+    def job(self, job: str, *, for_update: bool = False) -> Job:
         """One job. Raises NotFoundError."""
-        found = self._session.get(Job, job)
+        found = self._session.get(Job, job, with_for_update=for_update or None)
         if found is None:
             raise NotFoundError(f"expected the id of a job, found {job!r}; list the jobs")
         return found
@@ -63,17 +63,6 @@ class Models:
         if state is not None:
             query = query.where(Job.state == state)
         return self._session.exec(query).all()
-
-    def next_job(self) -> Job | None:
-        """The oldest queued job; no other transaction takes it until this one ends."""
-        query = (
-            select(Job)
-            .where(Job.state == "queued")
-            .order_by(col(Job.created_at), col(Job.id))
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        return self._session.exec(query).first()
 
     def find_artifact(self, sha256: str) -> Artifact | None:
         """The artifact of that digest."""

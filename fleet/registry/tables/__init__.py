@@ -29,6 +29,7 @@ from fleet.registry.tables.telemetry import (
     Report,
     TelemetryWindow,
 )
+from fleet.registry.tables.work import WorkAttempt, Worker, WorkUnit
 
 __all__ = [
     "Artifact",
@@ -58,4 +59,7 @@ __all__ = [
     "Token",
     "Trial",
     "TrustFile",
+    "WorkAttempt",
+    "WorkUnit",
+    "Worker",
 ]

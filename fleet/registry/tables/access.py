@@ -9,7 +9,7 @@ from sqlmodel import Field
 
 from fleet.registry.tables.base import Row, big_key, one_of
 
-ROLES = ("viewer", "operator", "engineer", "admin")
+ROLES = ("worker", "viewer", "operator", "engineer", "admin")
 
 
 class Token(Row, table=True):

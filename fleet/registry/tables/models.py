@@ -9,7 +9,7 @@ from sqlmodel import Field
 
 from fleet.registry.tables.base import Row, big, json_dict, json_list, one_of
 
-JOB_STATES = ("queued", "running", "done", "failed")
+JOB_STATES = ("queued", "running", "done", "failed", "cancelled")
 ARTIFACT_STATUSES = ("accepted", "unproven", "rejected")
 
 
@@ -42,7 +42,12 @@ class ModelVersion(Row, table=True):
 
 
 class Job(Row, table=True):
-    """Work that the cloud does outside a request; today always ``compile``."""
+    """Work that is done outside a request, by workers; today always ``compile``.
+
+    Attributes:
+        report: what its units found so far, merged.
+        attempts: how often a worker began one of its units.
+    """
 
     __tablename__: ClassVar[str] = "job"
     __table_args__ = (
@@ -50,7 +55,7 @@ class Job(Row, table=True):
         one_of("kind", ("compile",), name="kind"),
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress_share"),
         CheckConstraint(
-            "(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished"
+            "(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"
         ),
     )
 

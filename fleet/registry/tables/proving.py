@@ -19,6 +19,7 @@ class Trial(Row, table=True):
 
     Attributes:
         release: the candidate that was signed for it; none while the trial is queued.
+        attested_by: public keys (PEM) of the hosts that attested the artifact when the trial was asked for.
         counter: the assignment that put the candidate on the device; 0 while it is queued.
         previous_release, previous_artifact, previous_rollout: what the device goes back to.
         figures, facts: as the device signed them.
@@ -58,6 +59,7 @@ class Trial(Row, table=True):
     facts: dict[str, str] = json_dict()
     gates: list[dict[str, Any]] = json_list()
     reason: str = ""
+    attested_by: list[str] = json_list()
     report: bytes = b""
     report_key: bytes = b""
     created_at: float

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 from support.registry_rows import BIG, NOW, device, job, populate, received, window
 
 from fleet.registry import engine as registry
 from fleet.registry import tables
 from fleet.registry.errors import NotFoundError
-from fleet.registry.repositories import Access, Audit, Devices, Models, Rollouts, Telemetry, Trust
-from fleet.registry.tables import Assignment, AuditEntry, ModelVersion
+from fleet.registry.repositories import (
+    Access,
+    Audit,
+    Devices,
+    Models,
+    Rollouts,
+    Telemetry,
+    Trust,
+    Work,
+)
+from fleet.registry.tables import Assignment, AuditEntry, ModelVersion, Token, WorkAttempt, WorkUnit
 
 
 def test_migrating_gives_exactly_the_tables(engine: Engine) -> None:
@@ -111,15 +123,59 @@ def test_totals_and_newest_windows(engine: Engine) -> None:
         assert telemetry.counts() == {"telemetry": 3}
 
 
-def test_jobs_are_taken_oldest_first(engine: Engine) -> None:
+def test_units_of_work_are_listed_oldest_first_with_their_attempts(engine: Engine) -> None:
+    def unit(name: str, **changes: Any) -> WorkUnit:
+        fields = {"id": name, "job": "j", "position": 0, "toolchain": "onnx", "created_at": NOW}
+        return WorkUnit(**(fields | changes))
+
     with registry.writing(engine) as session:
-        session.add(job(id="late", created_at=NOW + 1))
-        session.add(job(id="early"))
-        session.add(job(id="over", state="done", finished_at=NOW, created_at=NOW - 9))
-    with registry.writing(engine) as session:
-        taken = Models(session).next_job()
-        assert taken is not None
-        assert taken.id == "early"
+        session.add(job())
+        session.flush()
+        work = Work(session)
+        work.add(unit("late", created_at=NOW + 1, position=1))
+        work.add(unit("early"))
+        work.add(unit("over", state="done", finished_at=NOW, position=2))
+        for number in (2, 1):
+            fields = {"worker": "w", "session": "s", "started_at": NOW, "heard_at": NOW}
+            work.add(WorkAttempt(unit="early", number=number, **fields))
+    with registry.reading(engine) as session:
+        work = Work(session)
+        assert [row.id for row in work.open_units()] == ["early", "late"]
+        assert [row.id for row in work.units("j")] == ["early", "late", "over"]
+        assert [row.number for row in work.attempts("early", "late")] == [1, 2]
+        newest = work.newest_attempt("early")
+        assert newest is not None
+        assert newest.number == 2
+        assert work.find_worker("nobody") is None
+
+
+def test_tokens_and_sessions_survive_the_change_of_roles(url: str) -> None:
+    """SQLite makes the table of tokens anew; what refers to it must find it again."""
+    made = registry.connect(url)
+    config = Config()
+    config.set_main_option("script_location", "fleet.registry:migrations")
+    try:
+        with made.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0004")
+            connection.execute(
+                text(
+                    "INSERT INTO token (id, name, role, token_sha256, created_at, created_by) "
+                    "VALUES ('t', 'n', 'admin', 'd', 1, 'x')"
+                )
+            )
+            connection.execute(text("INSERT INTO login_session VALUES ('c', 't', 's', 1, 2)"))
+        registry.migrate(made)
+        with registry.writing(made) as session:
+            found = Access(session).login_session("c")
+            assert found is not None
+            assert Access(session).token(found.token).name == "n"
+            fields = {"token_sha256": "e", "created_at": NOW, "created_by": "x"}
+            Access(session).add(Token(id="w", name="w", role="worker", **fields))
+        with pytest.raises(IntegrityError), made.begin() as connection:
+            connection.execute(text("DELETE FROM token WHERE id = 't'"))
+    finally:
+        made.dispose()
 
 
 def test_versions_are_told_apart_by_content(engine: Engine) -> None:

@@ -15,19 +15,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 from support.registry_rows import NOW, job, populate, rollout, trial
 
+from cloud.work.states import JOB, UNIT
 from fleet.registry import engine as registry
-from fleet.registry.tables import Campaign, EngineBuild, RolloutDevice
+from fleet.registry.tables import Campaign, EngineBuild, RolloutDevice, WorkUnit
 from fleet.registry.tables.campaigns import CAMPAIGN_STATES
 from fleet.registry.tables.engines import ENGINE_STATES
 from fleet.registry.tables.models import JOB_STATES
 from fleet.registry.tables.proving import TRIAL_STATES
 from fleet.registry.tables.rollouts import MEMBER_STATES, ROLLOUT_STATES
+from fleet.registry.tables.work import UNIT_STATES
 from ota.proving.campaign import CAMPAIGN
 from ota.proving.engine import ENGINE
 from ota.proving.trial import TRIAL
 from ota.rollout.tables import DEVICE, ROLLOUT
-
-JOB_PAIRS = {("queued", "running"), ("running", "queued"), ("running", "done"), ("running", "failed")}  # fmt: skip
 
 
 def closure(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -49,12 +49,22 @@ def member(state: str) -> RolloutDevice:
 
 
 def a_job(state: str) -> Any:
-    return job(state=state, finished_at=NOW if state in {"done", "failed"} else None)
+    return job(id="j2", state=state, finished_at=ended(state))
+
+
+def unit(state: str) -> WorkUnit:
+    return WorkUnit(
+        id="u1", job="j", position=0, toolchain="onnx", targets=["onnx-cpu"], state=state,
+        created_at=NOW, finished_at=ended(state),
+    )  # fmt: skip
+
+
+def ended(state: str) -> float | None:
+    return None if state in {"queued", "running", "ordered", "receiving"} else NOW
 
 
 def a_trial(state: str) -> Any:
-    ended = None if state in {"queued", "running"} else NOW
-    return trial("t2", state=state, counter=1, report=b"x", finished_at=ended)
+    return trial("t2", state=state, counter=1, report=b"x", finished_at=ended(state))
 
 
 def a_campaign(state: str) -> Any:
@@ -65,17 +75,17 @@ def a_campaign(state: str) -> Any:
 
 
 def an_engine(state: str) -> Any:
-    ended = None if state in {"ordered", "receiving"} else NOW
     return EngineBuild(
         id="e", artifact="a1", model="m", version="1", target="t", device="d1", hardware_class="h",
-        state=state, derived="a1", created_at=NOW, created_by="x", finished_at=ended,
+        state=state, derived="a1", created_at=NOW, created_by="x", finished_at=ended(state),
     )  # fmt: skip
 
 
 CASES = {
     "rollout": (ROLLOUT_STATES, closure(values(ROLLOUT.pairs())), lambda s: rollout("r2", state=s)),
     "member": (MEMBER_STATES, closure(values(DEVICE.pairs())), member),
-    "job": (JOB_STATES, JOB_PAIRS, a_job),
+    "job": (JOB_STATES, values(JOB.pairs()), a_job),
+    "unit": (UNIT_STATES, values(UNIT.pairs()), unit),
     "campaign": (CAMPAIGN_STATES, closure(values(CAMPAIGN.pairs())), a_campaign),
     "engine": (ENGINE_STATES, closure(values(ENGINE.pairs())), an_engine),
     "trial": (TRIAL_STATES, closure(values(TRIAL.pairs())), a_trial),
@@ -86,6 +96,8 @@ CASES = {
 def session(lasting: Engine) -> Iterator[Session]:
     with registry.writing(lasting) as made:
         populate(made)
+        made.add(job())
+        made.flush()
         yield made
         made.rollback()
 
@@ -102,10 +114,8 @@ def test_exactly_the_listed_transitions_pass(session: Session, what: str) -> Non
             row.state = new
             if what == "campaign":
                 row.decided_at = NOW if new in {"started", "dismissed"} else None
-            if what in {"job", "trial", "engine"}:
-                row.finished_at = (
-                    None if new in {"queued", "running", "ordered", "receiving"} else NOW
-                )
+            if what in {"job", "unit", "trial", "engine"}:
+                row.finished_at = ended(new)
             try:
                 session.flush()
                 passed.add((old, new))

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import ssl
 from collections.abc import Callable
 
+import nats.errors
 import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
 from support.installation import House, Peer, eventually
 
-from cloud.broker import callout
+from cloud.auth import ca
+from cloud.broker import callout, connection, work_names
+from cloud.broker.connection import Route
+from cloud.services import workers
+from cloud.services.workers import Introduction
 from fleet.registry.tables import Device
 
 Connect = Callable[..., Peer]
@@ -161,3 +172,86 @@ def test_every_listener_is_on_loopback(answered: House):
         answered.listeners.nats_port,
     }
     assert {a.ip for a in listening} == {"127.0.0.1"}
+
+
+def worker_route(house: House, name: str) -> tuple[Route, str]:
+    """The way to the broker of a worker that has just registered, and the serial of its certificate."""
+    key = ca.new_key()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "whatever")])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    authority = house.pki.load_authority()
+    given = Introduction(name=name, session="", toolchains=["onnx"], host={}, version="")
+    made = workers.register(
+        house.context, authority, given, token="", by="test",
+        csr_pem=csr.public_bytes(serialization.Encoding.PEM),
+    )  # fmt: skip
+    certificate, key_file = house.folder / f"{name}.pem", house.folder / f"{name}.key"
+    certificate.write_text(made.certificate_pem)
+    key_file.write_bytes(ca.private_pem(key))
+    tls = connection.tls(ca_pem=authority.pem().decode(), certificate=certificate, key=key_file)
+    return Route("127.0.0.1", house.listeners.nats_port, tls), made.session
+
+
+async def denied(route: Route, name: str) -> list[str]:
+    """What the broker said to a worker that tries everything."""
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(error: Exception) -> None:
+        told.put_nowait(str(error).lower())
+
+    client = await connection.connect(
+        route, name=name, inbox_prefix=work_names.inbox(name), error_cb=note
+    )
+    for subject in (
+        "outrider.jobs.onnx.forged",
+        "outrider.v1.default.d.a.down.cmd",
+        "$JS.API.STREAM.LIST",
+    ):
+        await client.publish(subject, b"{}")
+    for subject in ("outrider.jobs.>", "outrider.v1.>", "_INBOX.>", "_INBOX_other.>", ">"):
+        await client.subscribe(subject)
+    await client.subscribe(work_names.HINTS)
+    await client.flush()
+    async with asyncio.timeout(10):
+        said = [await told.get() for _ in range(8)]
+    await client.close()
+    return said + [told.get_nowait() for _ in range(told.qsize())]
+
+
+def test_a_worker_has_the_queue_and_nothing_else(answered: House):
+    route, _ = worker_route(answered, "box")
+    said = answered.loop.run(denied(route, "box"))
+    assert len(said) == 8
+    assert all("permissions violation" in it for it in said)
+    assert not any(work_names.HINTS in it for it in said)
+
+
+def test_a_worker_that_was_forgotten_or_has_newer_papers_is_refused(answered: House):
+    old, _ = worker_route(answered, "box")
+    new, _ = worker_route(answered, "box")
+
+    async def lets_in(route: Route) -> bool:
+        try:
+            client = await connection.connect(
+                route, name="box", allow_reconnect=False, max_reconnect_attempts=1
+            )
+        except (nats.errors.Error, OSError):
+            return False
+        await client.close()
+        return True
+
+    assert not answered.loop.run(lets_in(old))
+    assert answered.loop.run(lets_in(new))
+    workers.forget(answered.context, "box", by="test")
+    assert not answered.loop.run(lets_in(new))
+
+
+def test_nobody_reaches_the_queue_without_a_certificate(answered: House):
+    tls = ssl.create_default_context(cadata=answered.pki.authority.certificate.read_text())
+    bare = Route("127.0.0.1", answered.listeners.nats_port, tls)
+
+    async def try_to() -> None:
+        await connection.connect(bare, name="x", allow_reconnect=False, max_reconnect_attempts=1)
+
+    with pytest.raises((nats.errors.Error, OSError)):
+        answered.loop.run(try_to())

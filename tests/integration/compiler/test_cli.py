@@ -82,15 +82,22 @@ def test_show_and_verify(place: Path) -> None:
     assert shown["recipe"] == "onnx_fp32"
     assert shown["attested"] is True
     assert "onnx_fp32" in outrider(place, "artifact", "show", ARTIFACT, check=True).stdout
-    verified = outrider(place, "artifact", "verify", ARTIFACT, "--json", check=True)
-    assert json.loads(verified.stdout)["verified"] is True
+    verified = json.loads(
+        outrider(place, "artifact", "verify", ARTIFACT, "--json", check=True).stdout
+    )
+    assert verified["verified"] is True
+    assert set(verified["proved"]) == {"signature", "members", "payload", "identity", "gates"}
+    (place / "host.pem").write_text(outrider(place, "artifact", "key", check=True).stdout)
+    human = outrider(place, "artifact", "verify", ARTIFACT, "--key", "host.pem", check=True).stdout
+    assert "no gate failed" in human
+    assert "calibration" in human
     content = package.read((place / ARTIFACT).read_bytes())
     better = msgspec.structs.replace(content.manifest, evidence="overwhelming")
     forged = package.write(msgspec.structs.replace(content, manifest=better))
     (place / "forged.outrider").write_bytes(forged)
     refused = outrider(place, "artifact", "verify", "forged.outrider")
     assert refused.returncode == 1
-    assert "ota.mismatch" in refused.stderr
+    assert "ota.unattested" in refused.stderr
 
 
 def test_mistakes_are_told_in_one_line(place: Path) -> None:
@@ -108,9 +115,21 @@ def test_mistakes_are_told_in_one_line(place: Path) -> None:
 
 def test_toolchains_are_listed_and_absent_ones_diagnosed(place: Path) -> None:
     listed = json.loads(outrider(place, "toolchain", "list", "--json", check=True).stdout)
-    assert {row["name"]: row["installed"] for row in listed} == {
-        "litert": False, "onnx": False, "tensorrt-rtx": False,
-    }  # fmt: skip
+    locked = {row["name"] for row in listed if not row["supplied"]}
+    assert locked == {"litert", "onnx", "tensorrt-rtx", "vela"}
+    assert not any(row["installed"] for row in listed)
     doctor = outrider(place, "toolchain", "doctor", "onnx", check=True)
     assert "absent" in doctor.stdout
     assert "nothing was installed" in outrider(place, "toolchain", "remove", "onnx").stdout
+
+
+def test_targets_are_listed_shown_and_unknown_ones_refused(place: Path) -> None:
+    listed = json.loads(outrider(place, "target", "list", "--json", check=True).stdout)
+    found = {row["name"]: row for row in listed}
+    assert found["jetson-thor"]["toolchains"]["trt_onnx_fp16"] == "the device"
+    shown = outrider(place, "target", "show", "ethos-u55-128", check=True).stdout
+    assert "vela_litert_static_wi8_ai8" in shown
+    assert "no host: they are estimates" in shown
+    unknown = outrider(place, "target", "show", "toaster")
+    assert unknown.returncode == 1
+    assert "expected a target of cpu-arm64" in " ".join(unknown.stderr.split())

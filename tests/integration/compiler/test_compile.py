@@ -163,7 +163,7 @@ def test_labels_out_of_range_are_an_error_of_the_data(tmp_path: Path) -> None:
     with np.load(folder / "evaluation.npz") as arrays:
         image, label = arrays["image"], arrays["label"]
     np.savez(folder / "evaluation.npz", image=image, label=label + 1)
-    with pytest.raises(MetricError, match=r"expected classes 0 to 3.*found 4"):
+    with pytest.raises(DataError, match=r"expected classes 0 to 3.*found 4"):
         compiled(folder, tmp_path / "out")
     np.savez(folder / "evaluation.npz", image=image)
     with pytest.raises(DataError, match="expected an array 'label'"):

@@ -40,7 +40,10 @@ def report(place: Path) -> Report:
         )
 
 
-@pytest.mark.parametrize("name", catalog.names())
+LOCKED = [name for name in catalog.names() if catalog.get(name).supplied is None]
+
+
+@pytest.mark.parametrize("name", LOCKED)
 def test_every_driver_answers(name: str) -> None:
     assert driver.call(catalog.get(name), "probe", files={}, options={}).info["modules"]
 

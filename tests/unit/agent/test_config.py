@@ -29,6 +29,8 @@ buffer_max_mib = 8
 [probation]
 good_answers = 20
 max_s = 60
+[build]
+memory_floor_mib = 256
 [labels]
 site = "north"
 """
@@ -102,7 +104,8 @@ def test_every_key_has_a_variable_that_overrides_it(tmp_path: Path, name: str):
     values = {
         "PORT": "99", "KEEPALIVE_S": "60", "THREADS": "3", "PORTS": "{digits = 7}",
         "WINDOW_S": "7.5", "HEALTH_S": "8", "BUFFER_MAX_MIB": "9", "GOOD_ANSWERS": "11",
-        "MAX_S": "12", "LABELS": '{site = "x"}', "RUNTIMES": '["litert"]',
+        "MAX_S": "12", "TIMEOUT_S": "13", "MEMORY_FLOOR_MIB": "14", "WORKSPACE_MIB": "15", "CACHE_MAX_MIB": "16",
+        "LABELS": '{site = "x"}', "RUNTIMES": '["litert"]',
     }  # fmt: skip
     key = config.variables()[name]
     text = next((v for end, v in values.items() if name.endswith(end)), "text")

@@ -14,7 +14,7 @@ from cloud.auth import ca
 from cloud.auth.ca import Subject
 from cloud.broker import callout, keys, tokens
 from cloud.broker.permissions import Peer, permissions
-from cloud.errors import AdmissionError
+from cloud.errors import AdmissionError, InputError
 
 NOW = 1_800_000_000.0
 AUTHORITY = ca.create(now=NOW)
@@ -45,7 +45,12 @@ def test_a_device_gets_its_own_subjects_and_no_others():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"kind": "nats"}, "expected an MQTT connection"),
+        ({"kind": "nats"}, "found unit 'device' over 'nats'"),
+        (
+            {"subject": Subject("box", "worker"), "client_id": "box"},
+            "found unit 'worker' over 'mqtt'",
+        ),
+        ({"kind": "nats", "subject": Subject("box", "server")}, "found unit 'server' over 'nats'"),
         ({"client_id": "other"}, "client id"),
         ({"client_id": ""}, "client id"),
         ({"client_id": "cloud:x"}, "client id"),
@@ -62,6 +67,27 @@ def test_a_device_gets_its_own_subjects_and_no_others():
 def test_everybody_else_is_refused_with_the_reason(changes: dict[str, Any], reason: str):
     with pytest.raises(AdmissionError, match=reason):
         permissions(peer(**changes), now=NOW)
+
+
+def test_a_worker_takes_from_the_queue_and_does_nothing_else():
+    given_ = permissions(peer(kind="nats", client_id="", subject=Subject("box", "worker")), now=NOW)
+    assert given_.publish == (
+        "$JS.API.CONSUMER.MSG.NEXT.OUTRIDER_JOBS.*",
+        "$JS.ACK.OUTRIDER_JOBS.>",
+    )
+    assert given_.subscribe == ("_INBOX_box.>", "outrider.work")
+    queue = permissions(peer(kind="nats", client_id="", subject=Subject("cloud", "cloud")), now=NOW)
+    assert not any(subject.startswith("outrider.v1") for subject in queue.publish + queue.subscribe)
+
+
+@given(st.text(max_size=80))
+def test_no_workers_name_widens_what_is_granted(name: str):
+    try:
+        found = permissions(peer(kind="nats", subject=Subject(name, "worker")), now=NOW)
+    except (AdmissionError, InputError):
+        return
+    assert found.subscribe == (f"_INBOX_{name}.>", "outrider.work")
+    assert not set(name) & set(".*> ")
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.text(max_size=80))

@@ -33,15 +33,16 @@ def test_the_container_starts_up_with_options_that_exist():
     ]
     assert (program, name) == ("outrider", "up")
     parsed = command.make_context("up", arguments).params
-    assert (parsed["port"], parsed["enrol_port"], parsed["broker_port"]) == (8080, 8443, 8883)
+    ports = ("port", "enrol_port", "broker_port", "worker_port")
+    assert [parsed[name] for name in ports] == [8080, 8443, 8883, 4222]
 
 
 def test_published_ports_are_those_that_it_listens_on_and_plain_http_stays_at_home():
     ports = read("compose.yaml")["services"]["outrider"]["ports"]
-    assert ports == ["127.0.0.1:8080:8080", "8443:8443", "8883:8883"]
+    assert ports == ["127.0.0.1:8080:8080", "8443:8443", "8883:8883", "4222:4222"]
     exposed = re.search(r"^EXPOSE (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     assert exposed is not None
-    assert exposed[1].split() == ["8080", "8443", "8883"]
+    assert exposed[1].split() == ["8080", "8443", "8883", "4222"]
 
 
 def test_rules_speak_of_metrics_that_exist():

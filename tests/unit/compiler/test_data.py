@@ -100,7 +100,7 @@ def test_values_that_are_not_finite_are_counted_and_placed(tmp_path: Path) -> No
 def test_pickles_and_junk_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     np.savez(path, x=np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="plain numpy arrays"):
+    with pytest.raises(DataError, match=r"numbers or texts|plain numpy arrays"):
         data.load(path)
     whole = path.read_bytes()
     for content in (b"", b"PK", whole[: len(whole) // 2], b"x" * 100):

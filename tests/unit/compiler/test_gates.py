@@ -68,8 +68,34 @@ def test_size_refuses_what_grew_absurdly() -> None:
 
 def test_memory_is_held_against_the_target() -> None:
     small = replace(ANY, memory_mib=64)
-    assert gates.memory(Result(peak_memory_mib=63.9), small).passed
-    assert not gates.memory(Result(peak_memory_mib=64.1), small).passed
+    assert gates.memory(built(), Result(peak_memory_mib=63.9), small).passed
+    assert not gates.memory(built(), Result(peak_memory_mib=64.1), small).passed
+
+
+def test_memory_that_a_compiler_planned_counts_before_what_its_stand_in_took() -> None:
+    tiny = replace(ANY, memory_mib=2)
+    planned = {"sram_kib": 1024.0, "dram_kib": 512.0, "cycles": 7.0}
+    found = gates.memory(built(info={"estimates": planned}), Result(peak_memory_mib=64), tiny)
+    assert found.passed
+    assert found.detail == "1.5 MiB planned of at most 2 MiB"
+    planned["dram_kib"] = 1025.0
+    assert not gates.memory(built(info={"estimates": planned}), Result(), tiny).passed
+
+
+def test_structure_says_what_stays_beside_the_npu() -> None:
+    npu = targets.get("ethos-u85-256")
+    file = built(
+        runtime="ethos-u",
+        operators={"ethos-u": 2, "SIN": 1},
+        quantized_weights=3,
+        info={"cpu_operators": {"SIN": 1}},
+        stand_in=built(),
+    )
+    found = gates.structure(file, npu.candidates[0], npu)
+    assert found.passed
+    assert "on the processor beside the NPU: SIN (the NPU has none)" in found.detail
+    foreign = replace(file, operators={"ethos-u": 1, "FLEX": 1}, info={})
+    assert "does not have: ['FLEX']" in gates.structure(foreign, npu.candidates[0], npu).detail
 
 
 def answered(cosine: float, max_abs: float) -> Result:

@@ -80,10 +80,12 @@ def test_the_folder_follows_the_locks(empty: Toolchain, tmp_path: Path) -> None:
 
 
 def test_every_toolchain_is_described_and_locked_with_hashes() -> None:
-    assert catalog.names() == ["litert", "onnx", "tensorrt-rtx"]
+    plug_ins = {"edgetpu", "rknn", "qnn", "openvino", "tensorrt"}
+    assert set(catalog.names()) == {"litert", "onnx", "tensorrt-rtx", "vela"} | plug_ins
     for name in catalog.names():
         toolchain = catalog.get(name)
         assert toolchain.driver.is_file()
+        assert (toolchain.supplied is not None) is (name in plug_ins)
         for lock in (*toolchain.locks, *toolchain.locks_any_python):
             text = lock.read_text()
             pinned = [line for line in text.splitlines() if line and line[0].isalnum()]
@@ -91,7 +93,7 @@ def test_every_toolchain_is_described_and_locked_with_hashes() -> None:
             assert all("==" in line for line in pinned)
             assert text.count("--hash=sha256:") >= len(pinned)
             assert "://" not in text
-    with pytest.raises(CatalogError, match="expected a toolchain of litert"):
+    with pytest.raises(CatalogError, match="expected a toolchain of edgetpu"):
         catalog.get("nothing")
 
 

@@ -16,7 +16,7 @@ from support import model_folders
 from support.model_folders import info
 
 from compiler.errors import ModelError
-from compiler.graph import onnx_model
+from compiler.graph import onnx_model, reading
 
 
 def saved(path: Path, model: onnx.ModelProto) -> Path:
@@ -67,7 +67,7 @@ def test_a_truncated_file_is_refused_at_any_length(tmp_path: Path, data: bytes) 
     for length in range(0, len(data) - 1, 37):
         path.write_bytes(data[:length])
         with pytest.raises(ModelError) as error:
-            onnx_model.load(path)
+            reading.read(path)
         assert str(path) in str(error.value)
 
 
@@ -81,7 +81,7 @@ def test_a_mutated_file_is_refused_or_read(
     path = tmp_path_factory.getbasetemp() / "mutated.onnx"
     path.write_bytes(data[:at] + value + data[at + len(value) :])
     with contextlib.suppress(ModelError):
-        onnx_model.load(path)
+        reading.read(path)
 
 
 def external(model: onnx.ModelProto, location: str, **extra: str) -> onnx.ModelProto:
@@ -130,7 +130,7 @@ def test_external_data_cannot_escape(tmp_path: Path, location: str, extra: dict[
     (home / "link.bin").symlink_to(tmp_path / "secret.bin")
     path = saved(home / "m.onnx", external(model_folders.classifier(), location, **extra))
     with pytest.raises(ModelError, match="tensor 'w1': expected"):
-        onnx_model.load(path)
+        reading.read(path)
 
 
 def test_a_custom_operator_is_named(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_custom_operator_is_named(tmp_path: Path) -> None:
     model.graph.node[1].domain = "com.example"
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     with pytest.raises(ModelError, match=r"'MyRelu' of domain 'com\.example'"):
-        onnx_model.load(saved(tmp_path / "m.onnx", model))
+        reading.read(saved(tmp_path / "m.onnx", model))
 
 
 def test_a_custom_operator_hidden_in_a_branch_is_found(tmp_path: Path) -> None:
@@ -155,14 +155,14 @@ def test_a_custom_operator_hidden_in_a_branch_is_found(tmp_path: Path) -> None:
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("evil", 1)]
     with pytest.raises(ModelError, match="of domain 'evil'"):
-        onnx_model.load(saved(tmp_path / "m.onnx", helper.make_model(graph, opset_imports=opsets)))
+        reading.read(saved(tmp_path / "m.onnx", helper.make_model(graph, opset_imports=opsets)))
 
 
 def test_a_tensor_that_claims_more_than_it_has_is_refused(tmp_path: Path) -> None:
     model = model_folders.classifier()
     model.graph.initializer[0].dims[0] = 1 << 40
     with pytest.raises(ModelError, match="tensor 'w1': expected"):
-        onnx_model.load(saved(tmp_path / "m.onnx", model))
+        reading.read(saved(tmp_path / "m.onnx", model))
 
 
 def test_a_sequence_input_is_refused(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_a_sequence_input_is_refused(tmp_path: Path) -> None:
     graph = helper.make_graph([node], "g", [sequence], [info("y", ["n"])], [index])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     with pytest.raises(ModelError, match="input 's': expected a tensor, found sequence_type"):
-        onnx_model.load(saved(tmp_path / "m.onnx", model))
+        reading.read(saved(tmp_path / "m.onnx", model))
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No such file"):
-        onnx_model.load(tmp_path / "m.onnx")
+        reading.read(tmp_path / "m.onnx")

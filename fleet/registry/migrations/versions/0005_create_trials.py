@@ -98,6 +98,7 @@ def _create_trial() -> None:
         sa.Column("facts", sa.JSON(), nullable=False),
         sa.Column("gates", sa.JSON(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("attested_by", sa.JSON(), nullable=False),
         sa.Column("report", sa.LargeBinary(), nullable=False),
         sa.Column("report_key", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),

@@ -19,6 +19,9 @@ OPEN = {"/healthz", "/readyz", "/metrics", "/api/v1/session"}
 LEAST = {
     ("POST", "/api/v1/models"): Role.ENGINEER,
     ("POST", "/api/v1/models/{name}/{version}/compile"): Role.ENGINEER,
+    ("POST", "/api/v1/jobs/{job}/cancel"): Role.ENGINEER,
+    ("POST", "/api/v1/jobs/{job}/retry"): Role.ENGINEER,
+    ("DELETE", "/api/v1/workers/{name}"): Role.OPERATOR,
     ("POST", "/api/v1/releases"): Role.ENGINEER,
     ("POST", "/api/v1/rollouts"): Role.OPERATOR,
     ("POST", "/api/v1/rollouts/{rollout}/{order}"): Role.OPERATOR,
@@ -27,6 +30,10 @@ LEAST = {
     ("POST", "/api/v1/tokens"): Role.ADMIN,
     ("GET", "/api/v1/tokens"): Role.ADMIN,
     ("DELETE", "/api/v1/tokens/{token}"): Role.ADMIN,
+}
+WORKERS = {("POST", "/api/v1/workers"), ("GET", "/api/v1/units/{unit}/folder")} | {
+    ("POST", f"/api/v1/units/{{unit}}/{what}")
+    for what in ("begin", "progress", "artifacts", "results", "failure", "return")
 }
 
 
@@ -60,9 +67,21 @@ def test_each_role_may_do_what_it_should_and_no_more(running: Served, client: Cl
     for role in Role:
         one = client(role)
         for method, path in endpoints(running):
-            least = LEAST.get((method, path), Role.VIEWER)
+            allowed = role >= LEAST.get((method, path), Role.VIEWER)
+            if (method, path) in WORKERS:
+                allowed = role in {Role.WORKER, Role.ADMIN}
             refused = call(one, method, path) in {401, 403}
-            assert refused == (role < least), f"{role.label} {method} {path}"
+            assert refused == (not allowed), f"{role.label} {method} {path}"
+
+
+def test_a_worker_has_no_dashboard(running: Served, client: Client) -> None:
+    answer = client(None).post("/api/v1/session", json={"token": running.tokens[Role.WORKER]})
+    assert answer.status_code == 403
+    assert "outrider_session" not in answer.headers.get("set-cookie", "")
+    form = {"token": running.tokens[Role.WORKER]}
+    page = client(None).post("/login", data=form)
+    assert page.status_code == 401
+    assert "expected the role viewer" in page.text
 
 
 def test_a_token_that_is_wrong_revoked_or_expired(cloud: Cloud, client: Client) -> None:
@@ -91,7 +110,7 @@ def test_secrets_are_stored_as_digests_and_shown_once(
     with cloud.context.read() as session:
         stored = [str(row.model_dump()) for row in session.exec(select(Token))]
         stored += [str(row.model_dump()) for row in session.exec(select(LoginSession))]
-    assert len(stored) == 5
+    assert len(stored) == len(Role) + 1
     for secret in running.tokens.values():
         assert secret not in listed + "".join(stored)
 

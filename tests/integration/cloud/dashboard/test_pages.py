@@ -10,6 +10,9 @@ import pytest
 from support import fleet_story
 
 from cloud.auth.roles import Role
+from cloud.services import jobs, units, workers
+from cloud.services.workers import Introduction
+from cloud.work.messages import Attempt, Who
 
 PAGES = ("/", "/rollouts", "/models", "/audit")
 
@@ -108,6 +111,33 @@ def test_the_model_page_shows_the_proof_of_each_artifact(viewer) -> None:
         "built, not run on this host",
     ):  # fmt: skip
         assert expected in text
+
+
+def test_the_model_page_shows_where_a_job_stands_and_what_a_lost_worker_said_last(
+    fleet, viewer
+) -> None:
+    context = fleet.story.context
+    job = jobs.submit(
+        context, model="digits", version="2", targets=["cpu-arm64", "rtx-ada"], by="ann"
+    )
+    text = text_of(viewer.get("/models/digits"))
+    assert "waiting for a worker with the toolchain tensorrt-rtx" in text
+    given = Introduction(name="gpu-box", session="", toolchains=[], host={}, version="")
+    for _ in range(units.MAX_TRIES):
+        with context.unit() as unit:
+            row = workers.introduce(unit, given, ids=context.ids, token="", by="ann")
+        who = Who(name="gpu-box", session=row.session)
+        begun = units.begin(context, f"{job.id}-1", who)
+        at = Attempt(unit=begun.unit, number=begun.attempt, who=who)
+        units.advance(context, at, progress=0.4, message="building", said="<b>out of memory</b>")
+        text = text_of(viewer.get("/models/digits"))
+        assert "compiling" in text
+        assert "gpu-box" in text
+        units.fail(context, at, message="killed", retryable=True)
+    page = viewer.get("/models/digits")
+    assert "set aside after 3 attempts; the last: killed" in text_of(page)
+    assert "&lt;b&gt;out of memory" in page.text
+    assert f"outrider job log {job.id}" in page.text
 
 
 def test_unknown_names_are_not_found_and_say_what_was_looked_for(viewer) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
-from support.artifacts import classify, save
+from support.artifacts import attested, classify, host_pem, save
 
 from agent.adapters.identity import Broker, Enrolment
 from agent.adapters.store import Kept, Store
+from agent.core.commands import Stage
 from agent.core.records import DeviceRecord, ModelRecord, SlotContent
 from agent.core.states import State
 from agent.errors import DiskFullError
+from fleet.artifact import package
 from fleet.errors import ManifestError, WireError
-from ota.errors import DigestError
+from ota.errors import DigestError, UnattestedError
 
 pytestmark = pytest.mark.agent
 
@@ -26,8 +31,20 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> tuple[bytes, str]:
-    digest, _ = save(classify(), tmp_path / "a.outrider")
+    digest, _ = save(attested(classify()), tmp_path / "a.outrider")
     return (tmp_path / "a.outrider").read_bytes(), digest
+
+
+def stage(data: bytes, slot: str, *, fetched: bool = True, hosts: tuple[str, ...] = ("builder",)):
+    """The command that stages an artifact which these hosts may have attested."""
+    return Stage(
+        model="classify",
+        slot=slot,
+        sha256=hashlib.sha256(data).hexdigest(),
+        length_bytes=len(data),
+        attested_by=[host_pem(host) for host in hosts],
+        fetched=fetched,
+    )
 
 
 def fetch(store: Store, data: bytes) -> str:
@@ -71,11 +88,11 @@ def test_a_record_that_is_lost_is_begun_anew_and_told(store: Store):
 def test_a_fetched_artifact_is_moved_into_its_slot(store: Store, artifact: tuple[bytes, str]):
     data, digest = artifact
     assert fetch(store, data) == digest
-    manifest = store.stage("classify", "b", sha256=digest, length_bytes=len(data), fetched=True)
+    manifest = store.stage(stage(data, "b"))
     assert manifest.model == "classify"
     assert store.hash_slots() == {"classify": {"b": digest}}
     assert not list((store.root / "downloads").iterdir())
-    again = store.stage("classify", "b", sha256=digest, length_bytes=len(data), fetched=False)
+    again = store.stage(stage(data, "b", fetched=False))
     assert again == manifest
 
 
@@ -84,16 +101,79 @@ def test_other_bytes_never_reach_a_slot(store: Store, artifact: tuple[bytes, str
     fetch(store, data)
     store.write_block(digest, 10, b"\x00\x01\x02")
     with pytest.raises(DigestError, match="fetched again"):
-        store.stage("classify", "a", sha256=digest, length_bytes=len(data), fetched=True)
+        store.stage(stage(data, "a"))
     assert store.hash_slots() == {}
     assert store.prepare(digest, len(data)) == Kept()
 
 
 def test_bytes_that_are_no_artifact_are_refused(store: Store):
     data = b"no artifact at all"
-    digest = fetch(store, data)
-    with pytest.raises(ManifestError, match="expected an artifact"):
-        store.stage("classify", "a", sha256=digest, length_bytes=len(data), fetched=True)
+    fetch(store, data)
+    with pytest.raises(ManifestError, match="expected a file made by"):
+        store.stage(stage(data, "a"))
+
+
+def other_bytes() -> bytes:
+    """An artifact that carries the attestation of another one."""
+    content, sealed = classify(version="2"), attested(classify()).attestation
+    return package.write(msgspec.structs.replace(content, attestation=sealed))
+
+
+def swapped_payload() -> bytes:
+    """An artifact whose payload and manifest were exchanged, its attestation kept."""
+    sealed = attested(classify()).attestation
+    return package.write(msgspec.structs.replace(classify("classify.tflite"), attestation=sealed))
+
+
+def smuggled() -> bytes:
+    """An attested artifact with one member more."""
+    buffer = io.BytesIO(package.write(attested(classify())))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("more.bin", b"smuggled")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "hosts", "message"),
+    [
+        (package.write(classify()), ("builder",), "found none"),
+        (
+            package.write(attested(classify(), host="stranger")),
+            ("builder",),
+            "signatures of 1 of 1",
+        ),
+        (other_bytes(), ("builder",), "expected it to be about"),
+        (swapped_payload(), ("builder",), "expected it to be about"),
+        (smuggled(), ("builder",), "more.bin"),
+        (package.write(attested(classify())), (), "before devices checked"),
+    ],
+    ids=["stripped", "another-host", "another-artifact", "swapped", "smuggled", "old-release"],
+)
+@pytest.mark.parametrize("fetched", [True, False])
+def test_signed_bytes_that_nobody_vouches_for_never_reach_a_slot(
+    store: Store, data: bytes, hosts: tuple[str, ...], message: str, fetched: bool
+):
+    kept = package.write(attested(classify(version="7")))
+    fetch(store, kept)
+    store.stage(stage(kept, "a"))
+    if fetched:
+        fetch(store, data)
+    else:
+        place = store.slot_path("classify", "b")
+        place.parent.mkdir(parents=True)
+        place.write_bytes(data)
+    with pytest.raises(UnattestedError, match=message):
+        store.stage(stage(data, "b", fetched=fetched, hosts=hosts))
+    held = store.hash_slots()["classify"]
+    assert held["a"] == hashlib.sha256(kept).hexdigest(), "the other slot keeps what it had"
+    assert ("b" in held) is not fetched
+    assert not list((store.root / "downloads").iterdir())
+
+
+def test_one_of_several_hosts_is_enough(store: Store, artifact: tuple[bytes, str]):
+    data, _ = artifact
+    fetch(store, data)
+    assert store.stage(stage(data, "a", hosts=("other", "builder"))).model == "classify"
 
 
 def test_a_download_is_taken_up_where_it_was(store: Store):

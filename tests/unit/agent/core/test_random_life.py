@@ -13,9 +13,10 @@ from agent.core.states import SETTLED, TERMINAL, State
 pytestmark = pytest.mark.agent
 
 BEHAVIOURS = {
-    "1": "good", "2": "good", "3": "wrong", "4": "broken", "5": "crash", "6": "faulty", "7": "silent"
+    "1": "good", "2": "good", "3": "wrong", "4": "broken", "5": "crash", "6": "faulty", "7": "silent",
+    "8": "build", "9": "build_fails",
 }  # fmt: skip
-ENDS_WELL = {"1", "2", "7"}
+ENDS_WELL = {"1", "2", "7", "8"}
 
 ACTIONS = st.one_of(
     st.tuples(st.just("assign"), st.sampled_from(sorted(BEHAVIOURS))),
@@ -137,7 +138,11 @@ def test_a_random_life(actions: list[tuple[str, object]]):
         assert record.state in SETTLED, record
         assert record.counter == life.cloud.counter
         answering = life.device.answering(model)
-        if record.active is not None and BEHAVIOURS[record.active.release] in {"good", "silent"}:
+        if record.active is not None and BEHAVIOURS[record.active.release] in {
+            "good",
+            "silent",
+            "build",
+        }:
             assert answering == record.active.release
         excused = {"disk.full", "agent.loop", "serving.worker_lost"}
         if release in ENDS_WELL and record.error_code not in excused:

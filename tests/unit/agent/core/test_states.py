@@ -12,7 +12,7 @@ from fleet.statemachine import mermaid
 
 pytestmark = pytest.mark.agent
 
-NEWLY = {Trigger.ASSIGNED, Trigger.CONFIRMED, Trigger.WITHDRAWN}
+NEWLY = {Trigger.ASSIGNED, Trigger.CONFIRMED, Trigger.WITHDRAWN, Trigger.OUTDATED}
 
 
 def test_every_state_is_of_one_kind():
@@ -22,7 +22,7 @@ def test_every_state_is_of_one_kind():
     assert not LIGHT & HEAVY
 
 
-def test_a_settled_state_is_left_for_a_newer_assignment_only():
+def test_a_settled_state_is_left_for_a_newer_assignment_or_an_engine_that_is_outdated():
     for state in SETTLED:
         assert set(TABLE.events_from(state)) <= NEWLY
 

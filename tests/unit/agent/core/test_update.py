@@ -442,3 +442,15 @@ def test_after_a_restart_an_incumbent_that_comes_up_after_its_candidate_rests(cl
     assert overlapping <= 1
     assert device.model().state is State.COMMITTED
     assert device.answering() == "2"
+
+
+def test_an_artifact_that_nobody_vouches_for_is_refused_once_and_for_all(cloud: Cloud):
+    device = with_release(cloud)
+    cloud.assign(cloud.release("digits", "2", attested_by=["unattested"]))
+    device.push("desired", cloud.desired())
+    device.run(600)
+    assert states(cloud, cloud.counter) == ["waiting", "fetching", "refused"]
+    assert cloud.reports[-1].error_code == "ota.unattested"
+    staged = [c for c in device.log if isinstance(c, cmd.Stage) and c.attested_by != ["builder"]]
+    assert len(staged) == 1, "fetching it again would be no use"
+    assert device.answering() == "1"

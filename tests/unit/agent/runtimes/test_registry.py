@@ -32,7 +32,7 @@ def test_report_says_version_or_reason(monkeypatch) -> None:
         )
     monkeypatch.setattr(registry, "find_spec", lambda _: None)
     assert [i.name for i in registry.available()] == registry.names()
-    assert all(not i.available and "outrider[" in i.reason for i in registry.available())
+    assert all(not i.available and "is installed;" in i.reason for i in registry.available())
 
 
 def test_unknown_runtime_is_named() -> None:

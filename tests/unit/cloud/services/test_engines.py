@@ -20,9 +20,8 @@ from cloud.gateway import orders
 from cloud.gateway.blocks import BlockServer
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Incoming
-from cloud.services import cohorts, engines, proving, releases, rollouts, views
+from cloud.services import attestors, cohorts, engines, proving, releases, rollouts, views
 from cloud.services.cohorts import Cohort
-from compiler.provenance import attest, keys
 from fleet.artifact import package
 from fleet.errors import OutriderError
 from fleet.registry.errors import ConflictError
@@ -38,9 +37,11 @@ from fleet.wire.messages import (
     RuntimeInfo,
 )
 from fleet.wire.topics import Down, Up, UpTopic
+from ota.metadata import statement
 from ota.proving.engine import BLOCK_BYTES
 from ota.rollout.plan import RolloutSpec
 from ota.transfer import bitmap
+from ota.verify.artifact import VerifiedArtifact
 
 ENVIRONMENT = {
     "device_name": "Orin Nano", "compute_capability": "8.7", "l4t": "36.4", "tensorrt": "10.3.0",
@@ -63,8 +64,8 @@ class Scripted:
         self.built = Built(path=self.file, **(fields | changes))
         self.asked: list[str] = []
 
-    async def build(self, content: package.Package) -> Built:
-        self.asked.append(content.manifest.payload.sha256)
+    async def build(self, artifact: VerifiedArtifact) -> Built:
+        self.asked.append(artifact.package.manifest.payload.sha256)
         return self.built
 
 
@@ -194,7 +195,10 @@ def test_the_device_builds_attests_and_hands_over(house: House) -> None:
     assert (derived.runtime_version, derived.twin) == ("10.3.0", ENVIRONMENT)
     data = house.cloud.context.blobs.read(derived.sha256)
     assert package.read(data).payload == ENGINE
-    assert attest.verify(data, keys.trusted()).predicate["runDetails"]["builder"]["version"]["l4t"] == "36.4"  # fmt: skip
+    assert len(attestors.of(house.cloud.context, derived.sha256)) == 1
+    payload, _ = statement.open_envelope(package.read(data).attestation)
+    said = statement.parse(payload).predicate["buildDefinition"]["internalParameters"]["recipe"]
+    assert said["settings"]["built_by"] == "builder"
 
 
 def test_blocks_may_come_in_any_order_twice_or_late(house: House) -> None:

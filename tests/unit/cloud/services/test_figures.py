@@ -9,7 +9,7 @@ import numpy as np
 from support import clouds
 from support.clouds import Cloud, Endpoint
 
-from cloud.services import figures, ingest, results, trust
+from cloud.services import figures, ingest, trust
 from compiler.service import figures as compiler_figures
 from fleet.registry.repositories import Models, Trust
 from fleet.registry.tables import DesiredModel
@@ -93,21 +93,3 @@ def test_windows_say_what_applications_met(cloud: Cloud, tmp_path: Path) -> None
     assert (
         json.loads((tmp_path / "f.json").read_text())["figures"] == []
     )  # no self-test to compare with
-
-
-def test_a_report_names_the_chosen_artifact_and_its_accepted_fallback() -> None:
-    report = {
-        "targets": [
-            {"target": "a", "status": "unproven", "chosen": {"path": "a.outrider"},
-             "fallback": {"path": "a-f.outrider", "verdict": "accepted"}},
-            {"target": "b", "status": "rejected", "chosen": {"path": "b.outrider"}, "fallback": None},
-            {"target": "c", "status": "accepted", "chosen": {"path": "c.outrider"},
-             "fallback": {"path": "c-f.outrider", "verdict": "rejected"}},
-            {"target": "d", "status": "rejected", "chosen": None,
-             "fallback": {"path": "d-f.outrider", "verdict": "accepted"}},
-        ]
-    }  # fmt: skip
-    assert [tuple(each) for each in results.named(report)] == [
-        ("a", "a.outrider", False), ("a", "a-f.outrider", True), ("c", "c.outrider", False),
-        ("d", "d-f.outrider", True),
-    ]  # fmt: skip

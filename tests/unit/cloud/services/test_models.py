@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import pushed_folders
+from support import artifacts, pushed_folders
 from support.clouds import Cloud
 
 from cloud.errors import InputError
-from cloud.services import models, releases, views
+from cloud.services import models, releases, trust, views
 from fleet.registry.errors import NotFoundError
 from fleet.registry.repositories import Trust
 from fleet.registry.tables import ModelVersion
 from ota.errors import ReleaseError
+from ota.metadata.image import ImageRepository
+from ota.signing import keys
 
 
 def push(cloud: Cloud, folder: Path, *, top: str = "") -> ModelVersion:
@@ -113,3 +115,46 @@ def test_a_floor_above_the_release_is_refused_and_leaves_nothing(cloud: Cloud) -
     with cloud.context.read() as session:
         assert views.releases(session) == []
         assert "digits.json" not in Trust(session).files("image")
+
+
+def attestors_of(cloud: Cloud, path: str) -> list[str]:
+    with cloud.context.read() as session:
+        image = ImageRepository(Trust(session).files("image"), keys.image_signers(cloud.folder))
+    found = image.target(path)
+    assert found is not None
+    return found.custom["attested_by"]
+
+
+def test_a_release_names_the_hosts_that_attested_its_artifacts(cloud: Cloud) -> None:
+    cloud.release()
+    assert attestors_of(cloud, "digits/1/onnx-cpu.outrider") == [artifacts.host_pem()]
+
+
+def test_what_no_known_host_attested_is_left_out_and_named(cloud: Cloud) -> None:
+    cloud.publish_model()
+    cloud.add_artifact()
+    cloud.add_artifact("classify.tflite", target="litert-cpu", host="stranger")
+    created = releases.create(cloud.context, model="digits", version="1", by="ann")
+    assert list(created.left_out) == ["litert-cpu"]
+    assert "not attested by a known compiling host" in created.left_out["litert-cpu"]
+
+
+def test_nothing_is_released_when_no_host_is_known(cloud: Cloud) -> None:
+    cloud.publish_model()
+    cloud.add_artifact()
+    (cloud.folder / "compile-keys" / "builder.pem").unlink()
+    with pytest.raises(InputError, match="not attested by a known compiling host"):
+        releases.create(cloud.context, model="digits", version="1", by="ann")
+
+
+def test_a_release_of_before_devices_checked_is_signed_again(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = trust.Variant
+    monkeypatch.setattr(trust, "Variant", lambda artifact, _: variant(artifact, []))
+    cloud.release()
+    monkeypatch.undo()
+    path = "digits/1/onnx-cpu.outrider"
+    assert attestors_of(cloud, path) == []
+    releases.create(cloud.context, model="digits", version="1", by="ann")
+    assert attestors_of(cloud, path) == [artifacts.host_pem()]
