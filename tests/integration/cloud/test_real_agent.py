@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from support.artifacts import attested, classify
+from support.artifacts import attested, classify, host_pem
 from support.installation import House, eventually
 from support.real_agent import Agent, enrolled, push
 
 from agent.errors import WorkerLostError
-from cloud.services import artifacts, engines, proving, releases
+from cloud.services import artifacts, attestors, engines, proving, releases
 from fleet.artifact import package
 from fleet.registry.repositories import Devices, Engines, Models, Proving, Telemetry
 from fleet.registry.tables import EngineBuild, ModelVersion, Trial
@@ -133,6 +133,7 @@ def test_windows_wait_for_the_broker_and_none_is_missing(device: Agent):
 
 def test_a_proving_device_proves_a_candidate_that_never_answers(device: Agent):
     context = device.house.context
+    attestors.trust(context.settings.data, host_pem(), host="builder")
     push(device, artifact(), "1")
     device.start()
     served = device.serves("1")
