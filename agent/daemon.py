@@ -16,6 +16,7 @@ from agent.adapters.builds import Builds
 from agent.adapters.control import Server
 from agent.adapters.crew import Crew, Loading
 from agent.adapters.engines import Engines
+from agent.adapters.exports import EngineExporter, Exports, environment_of
 from agent.adapters.identity import Enrolment, Identity
 from agent.adapters.listeners import Listeners
 from agent.adapters.log import Log
@@ -54,8 +55,9 @@ def run(config: Config) -> None:
 async def _run(config: Config, store: Store) -> None:
     identity = Identity(config.state_path)
     enrolment = identity.load()
+    engines = _engines(config, identity)
     core = Core(
-        _settings(config, enrolment),
+        _settings(config, enrolment, await environment_of(engines)),
         identity.signer(),
         boot_epoch=secrets.token_hex(8),
         ids=lambda: secrets.token_hex(8),
@@ -69,7 +71,6 @@ async def _run(config: Config, store: Store) -> None:
         max_bytes=int(config.telemetry.buffer_max_mib * (1 << 20)),
     )
     sockets = Listeners(config.serving.host, config.serving.ports, store)
-    engines = _engines(config, identity)
     crew = Crew(
         ProcessWorkers(),
         store,
@@ -84,7 +85,10 @@ async def _run(config: Config, store: Store) -> None:
     )
     builds = Builds(engines, store, shell.post)
     link = Link(_endpoint(config, identity, enrolment), shell.post)
-    effects = Effects(Parts(store, buffer, crew, builds, link, log, config.state_path), shell.post)
+    exports = Exports(EngineExporter(engines, store))
+    effects = Effects(
+        Parts(store, buffer, crew, builds, link, log, config.state_path, exports), shell.post
+    )
     booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
     booted = await _with_engines(booted, store, engines)
     control = Server(config.state_path, core.status)
@@ -161,7 +165,7 @@ def _engines(config: Config, identity: Identity) -> Engines:
     )
 
 
-def _settings(config: Config, enrolment: Enrolment) -> Settings:
+def _settings(config: Config, enrolment: Enrolment, environment: dict[str, str]) -> Settings:
     return Settings(
         tenant=enrolment.tenant,
         device=enrolment.device,
@@ -169,6 +173,7 @@ def _settings(config: Config, enrolment: Enrolment) -> Settings:
         agent_version=metadata.version("outrider"),
         runtimes=tuple(config.runtimes),
         labels=config.labels,
+        environment=environment,
         good_answers=config.probation.good_answers,
         probation_s=config.probation.max_s,
         window_s=config.telemetry.window_s,

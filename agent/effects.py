@@ -15,6 +15,7 @@ from typing import Any
 from agent.adapters import sensors
 from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
+from agent.adapters.exports import Exports
 from agent.adapters.log import Log
 from agent.adapters.mqtt import Link
 from agent.adapters.store import Kept, Store
@@ -38,6 +39,7 @@ class Parts:
     link: Link
     log: Log
     state_dir: Path
+    exports: Exports
 
 
 class Effects:
@@ -65,6 +67,8 @@ class Effects:
             cmd.Publish: lambda c: parts.link.publish(c.kind, c.payload),
             cmd.Prepare: self._prepare,
             cmd.Stage: lambda c: self._later(self._stage(c)),
+            cmd.BuildForTwins: lambda c: self._later(self._build_for_twins(c)),
+            cmd.ReadEngine: lambda c: self._later(self._read_engine(c)),
             cmd.Sense: lambda _: self._later(self._sense()),
             cmd.Log: lambda c: parts.log.line(c.level, c.code, c.text, c.fields),
         }
@@ -159,6 +163,27 @@ class Effects:
                 builds=tensorrt.builds(manifest),
             )
         )
+
+    # --- engines for twins -----------------------------------------------------------------------
+
+    async def _build_for_twins(self, command: cmd.BuildForTwins) -> None:
+        slot = self._parts.store.slot_path(command.model, command.slot)
+        try:
+            self._post(await self._parts.exports.build(command, slot))
+        except OutriderError as error:
+            self._post(ev.EngineLacking(order=command.order, code=error.code, detail=str(error)))
+
+    async def _read_engine(self, command: cmd.ReadEngine) -> None:
+        try:
+            for index in command.indices:
+                data = await asyncio.to_thread(self._parts.exports.read, command, index)
+                self._post(
+                    ev.EngineRead(
+                        order=command.order, engine=command.engine, index=index, data=data
+                    )
+                )
+        except OutriderError as error:
+            self._post(ev.EngineLacking(order=command.order, code=error.code, detail=str(error)))
 
     async def _sense(self) -> None:
         figures = await asyncio.to_thread(sensors.read, self._parts.state_dir)

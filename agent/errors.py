@@ -157,3 +157,15 @@ class LinkError(NetworkError):
     """The cloud could not be reached, or what answered is not it."""
 
     code = "link.unreachable"
+
+
+class NoSourceError(DeviceError):
+    """An engine was ordered of an artifact that this device does not run."""
+
+    code = "agent.no_source"
+
+
+class NoBuilderError(DeviceError):
+    """An engine was ordered of a device that builds none."""
+
+    code = "agent.no_builder"

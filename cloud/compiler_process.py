@@ -1,6 +1,6 @@
 """One run of the compiler in a process of its own.
 
-Its command line is ``python -m compiler.service --folder DIR --out OUT --version V --target T ...``. On
+Its command line is ``python -m compiler.service --folder DIR --out OUT --version V --target T ... [--figures FILE]``. On
 standard output it writes one JSON object a line: ``{"event": "progress", "fraction": 0..1, "message"}``,
 and before it ends badly ``{"event": "failed", "error": {"message", "retryable"}}``; what else it prints is
 its log.
@@ -35,19 +35,25 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Request:
-    """What to compile, and where the results go."""
+    """What to compile, and where the results go.
+
+    Attributes:
+        figures: what devices measured (``outrider/figures/1``), instead of estimates; None for nothing.
+    """
 
     folder: Path
     out: Path
     version: str
     targets: tuple[str, ...]
+    figures: Path | None = None
 
     def argv(self) -> list[str]:
         """The compiler's command line."""
         targets = [word for target in self.targets for word in ("--target", target)]
+        measured = ["--figures", str(self.figures)] if self.figures else []
         return [
             sys.executable, "-m", "compiler.service", "--folder", str(self.folder),
-            "--out", str(self.out), "--version", self.version, *targets,
+            "--out", str(self.out), "--version", self.version, *targets, *measured,
         ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         broker_client_port: the broker's own protocol (NATS) over mTLS: the work queue, the auth callout.
         database_url: SQLAlchemy URL; empty for ``registry.sqlite`` in the data directory.
         tick_s: how often soak times and timeouts of rollouts are looked at.
+        rebuild_campaigns: ``ask`` lets a person start them, ``auto`` starts them when they are raised.
         worker: whether the cloud's own process works on compile jobs too.
         worker_jobs: how many of them at the same time.
         redeliver_s: a worker that is silent for so long is taken for dead, and its work is handed out again.
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker_client_port: int = 0
     database_url: str = ""
     tick_s: float = 1.0
+    rebuild_campaigns: Literal["ask", "auto"] = "ask"
     worker: bool = True
     worker_jobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     redeliver_s: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 30.0

@@ -1,4 +1,4 @@
-"""What time alone makes the cloud do: soak times and timeouts of rollouts, metadata that nears its expiry."""
+"""What time alone makes the cloud do: timeouts of rollouts and trials, metadata that nears its expiry, campaigns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from cloud.context import Context
-from cloud.services import rollouts, trust
+from cloud.services import campaigns, engines, proving, rollouts, trust
 
 REFRESH_EVERY_S = 3600.0
 log = logging.getLogger(__name__)
@@ -31,11 +31,16 @@ class Ticker:
         return not self._task.done()
 
     async def _run(self) -> None:
-        refreshed = float("-inf")
+        refreshed = looked = float("-inf")
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             try:
                 await asyncio.to_thread(rollouts.tick, self._context)
+                await asyncio.to_thread(proving.tick, self._context)
+                await asyncio.to_thread(engines.tick, self._context)
+                if loop.time() - looked > campaigns.LOOK_EVERY_S:
+                    await asyncio.to_thread(campaigns.look, self._context)
+                    looked = loop.time()
                 if loop.time() - refreshed > REFRESH_EVERY_S:
                     await asyncio.to_thread(trust.refresh, self._context)
                     refreshed = loop.time()

@@ -70,3 +70,9 @@ class AttestationError(CallerError):
     """A signing key that cannot be used, or an attestation that is missing or about something else."""
 
     code = "compiler.attestation"
+
+
+class NothingToProveError(CallerError):
+    """There is no artifact of that name in the cloud that could be tried."""
+
+    code = "compiler.nothing_to_prove"

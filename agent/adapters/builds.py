@@ -89,13 +89,7 @@ class Builds:
             )
 
         records = await asyncio.to_thread(self._store.load_models)
-        keep = {
-            content.engine
-            for record in records
-            for content in (record.active, record.previous, record.candidate)
-            if content is not None and content.engine
-        }
-        return await self._engines.make(artifact, keep, tell)
+        return await self._engines.make(artifact, cache.engines_in_use(records), tell)
 
     def _fail(self, command: cmd.Build, code: str, detail: str, *, retryable: bool) -> None:
         self._post(

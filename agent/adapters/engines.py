@@ -17,7 +17,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ import msgspec
 
 from agent.adapters import disk
 from agent.adapters.builder import DRIVER, BuildOptions, EngineBuilder, OnProgress
+from agent.core.records import ModelRecord
 from agent.errors import DiskError, DiskFullError
 from agent.serving.port import attestation_of
 from fleet.artifact.package import Package
@@ -108,6 +109,14 @@ class Engines:
     def path(self, sha256: str) -> Path:
         """Where an engine lies."""
         return self._folder / f"{sha256}{SUFFIX}"
+
+    async def environment(self) -> dict[str, Any]:
+        """What an engine that is built now would depend on.
+
+        Raises:
+            RuntimeMissingError, EngineError: TensorRT cannot be asked.
+        """
+        return await self._builder.probe(self._options.module)
 
     async def current(self, artifacts: Mapping[str, str]) -> tuple[dict[str, str], str]:
         """Which artifacts have an engine that fits this device now.
@@ -254,6 +263,16 @@ class Engines:
         with contextlib.suppress(OSError, DiskError):
             for path in sorted(files, key=lambda path: path.stat().st_mtime)[:-_KEPT_TIMINGS]:
                 disk.delete(path)
+
+
+def engines_in_use(records: Iterable[ModelRecord]) -> set[str]:
+    """The engines that records name; they are never removed to make room."""
+    return {
+        content.engine
+        for record in records
+        for content in (record.active, record.previous, record.candidate)
+        if content is not None and content.engine
+    }
 
 
 def driver_sha256() -> str:

@@ -30,6 +30,7 @@ def birth(core: Core) -> None:
         assignment_counter=core.trust.acceptance.counter,
         buffered=core.uplink.waiting,
         labels=ctx.settings.labels,
+        environment=ctx.settings.environment,
     )
     ctx.publish("birth", codec.to_json(message), counter=0)  # unnumbered: nothing waits for its ack
 

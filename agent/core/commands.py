@@ -133,6 +133,25 @@ class CancelBuild(Command, frozen=True):
     model: str
 
 
+class BuildForTwins(Command, frozen=True):
+    """Build the engine of the artifact in a slot, or find it. Answers `EngineReady` or `EngineLacking`."""
+
+    order: str
+    model: str
+    sha256: str
+    length_bytes: int
+    slot: str
+
+
+class ReadEngine(Command, frozen=True):
+    """Read blocks of an engine. Answers `EngineRead` for each, or `EngineLacking`."""
+
+    order: str
+    engine: str
+    indices: list[int]
+    block_size_bytes: int
+
+
 class Discard(Command, frozen=True):
     """Delete partial downloads other than these."""
 

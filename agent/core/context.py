@@ -21,6 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         probation_s: longest probation; what is missing then comes from the golden vectors.
         window_s: length of a telemetry window.
         health_s: time between two readings of the sensors.
+        environment: what engines built here depend on; empty where none can be built.
         build_timeout_s: longest build of an engine.
     """
 
@@ -30,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     agent_version: str
     runtimes: tuple[str, ...] = ()
     labels: dict[str, str] = {}
+    environment: dict[str, str] = {}
     good_answers: int = 10
     probation_s: float = 60.0
     window_s: float = 60.0

@@ -18,6 +18,7 @@ from agent.core.birth import birth, permitted
 from agent.core.commands import Append, Command, Discard, SaveDevice, SaveTrust, Sense
 from agent.core.context import Context, Settings
 from agent.core.downlink import Downlink
+from agent.core.exports import Exports
 from agent.core.machine import Machine
 from agent.core.notices import Notices
 from agent.core.records import DeviceRecord, ModelRecord
@@ -58,6 +59,7 @@ class Core:
         self._found: dict[str, dict[str, str]] = {}
         self._drift = DriftWatch()
         self._downlink = Downlink(self)
+        self.exports = Exports(self)
         self._storage = Storage(self)
         self._sense_at = 0.0
         self._birth_due = 0.0
@@ -84,6 +86,9 @@ class Core:
             ev.Promoted: self._on_worker(lambda m, r, e: m.worker_promoted(r, e.url)),
             ev.FiguresTaken: self._on_worker(lambda m, r, e: m.worker_counted(r, e.figures)),
             ev.WorkerExited: self._on_worker(lambda m, r, e: m.worker_exited(r, e.reason)),
+            ev.EngineReady: self.exports.ready,
+            ev.EngineLacking: self.exports.lacking,
+            ev.EngineRead: self.exports.read,
             ev.RowsLoaded: self.uplink.loaded,
             ev.BufferTrimmed: self.notices.trimmed,
             ev.Sensed: self._sensed,

@@ -84,6 +84,8 @@ class Downlink:
         self._core.ctx.do(SaveDevice(record=self._core.device))
         if command.op is CommandOp.REBIRTH:
             self._core.say_birth()
+        else:
+            self._core.exports.ordered(command)
 
     def _check_device(self, device: str) -> None:
         mine = self._core.ctx.settings.device

@@ -171,6 +171,34 @@ class BuildFailed(Event, frozen=True):
     retryable: bool = False
 
 
+class EngineReady(Event, frozen=True):
+    """The engine that was ordered for twins is there."""
+
+    order: str
+    artifact: str
+    engine: str
+    length_bytes: int
+    environment: dict[str, str]
+    host_code: bool
+
+
+class EngineLacking(Event, frozen=True):
+    """There is no engine for an order, or its file cannot be read."""
+
+    order: str
+    code: str
+    detail: str
+
+
+class EngineRead(Event, frozen=True):
+    """One block of an engine."""
+
+    order: str
+    engine: str
+    index: int
+    data: bytes
+
+
 class WorkerReady(Event, frozen=True):
     """A worker has loaded its artifact."""
 

@@ -95,7 +95,7 @@ class Machine:
         ):
             self._mover.move(Trigger.POSTPONED)
         if self.record.state in TERMINAL:
-            report(self._ctx, self.record)
+            report(self._ctx, self.record, figures=self.record.figures)
 
     def _check_slots(self) -> None:
         active, previous = self.record.active, self.record.previous
@@ -218,7 +218,9 @@ class Machine:
         if record.state in LIGHT and active:
             self.acquisition.stop()
             self._mover.move(Trigger.CONFIRMED, counter=counter)
-        elif record.candidate is not None and record.candidate.sha256 == target.sha256:
+        elif record.candidate is not None and (
+            (record.candidate.sha256, record.candidate.trial) == (target.sha256, target.candidate)
+        ):
             if record.counter != counter:
                 self._mover.save(counter=counter)
         elif record.settled_counter == counter:
@@ -249,6 +251,7 @@ class Machine:
             length_bytes=target.length_bytes,
             runtime=target.runtime,
             activate_before=target.activate_before,
+            trial=target.candidate,
         )
         self._mover.move(
             Trigger.ASSIGNED,

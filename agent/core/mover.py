@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import msgspec
 
 from agent.core.commands import SaveModel
@@ -11,6 +13,9 @@ from agent.core.reporting import report
 from agent.core.states import HEAVY, TABLE, TERMINAL, State, Trigger
 from fleet.errors import UnlistedTransitionError
 from fleet.wire.messages import EventLevel
+
+_ANEW: Final = frozenset({Trigger.ASSIGNED, Trigger.CONFIRMED, Trigger.WITHDRAWN})
+"""What begins with no figures: those of the update before are not its own."""
 
 
 class Mover:
@@ -40,7 +45,7 @@ class Mover:
         self._ctx.do(SaveModel(record=self.record))
 
     def move(
-        self, trigger: Trigger, *, figures: dict[str, float] | None = None, **changes: object
+        self, trigger: Trigger, *, figures: dict[str, float] | None = None, **changes: Any
     ) -> bool:
         """Go where the table says, persist, report.
 
@@ -57,10 +62,15 @@ class Mover:
             changes.setdefault("stores", record.stores + 1)
         if trigger is Trigger.PROVED:
             changes |= {"active": record.candidate, "previous": record.active}
+        if trigger in _ANEW:
+            changes |= {"figures": {}, "facts": {}}
+        elif figures:
+            changes["figures"] = figures
         if state in {State.COMMITTED, State.IDLE}:
             changes |= {"candidate": None, "error_code": "", "detail": ""}
         counter = changes.get("counter", record.counter)
         if state in TERMINAL and record.settled_counter != counter:
+            figures = figures or changes.get("figures", record.figures)
             changes |= {"settled_counter": counter, "settled_as": state.value}
         self.save(**changes, state=state)
         report(self._ctx, self.record, figures=figures, url=self.url)

@@ -23,6 +23,7 @@ class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
         builds: whether this device makes the engine that runs itself, from the artifact's ONNX model.
         engine: sha256 of the engine that it made and attested; empty while there is none.
         activate_before: trusted time after which it must not be activated any more; 0 is never.
+        trial: it is measured for the cloud and never activated.
     """
 
     release: str
@@ -31,6 +32,7 @@ class SlotContent(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     activate_before: float = 0.0
     slot: str = ""
+    trial: bool = False
     builds: bool = False
     engine: str = ""
 
@@ -46,6 +48,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
         previous: what was active before, as long as its slot still holds it.
         settled_counter, settled_as: the last assignment that was reported as ended, and how; such a
             report never regresses.
+        figures, facts: of the last step that had any; told again with the end, so that a restart
+            before it was heard does not lose them.
     """
 
     model: str
@@ -60,6 +64,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     settled_as: str = ""
     error_code: str = ""
     detail: str = ""
+    figures: dict[str, float] = {}
+    facts: dict[str, str] = {}
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):

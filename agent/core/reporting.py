@@ -41,6 +41,7 @@ def report(
         error_code=record.error_code,
         detail=record.detail[:2000],
         figures=figures or {},
+        facts=record.facts,
         url=url,
     )
     ctx.append("reported", seq, codec.to_json(message))

@@ -32,6 +32,7 @@ class State(str, Enum):
     ACTIVATING = "activating"
     PROBATION = "probation"
     COMMITTED = "committed"
+    MEASURED = "measured"
     ROLLING_BACK = "rolling_back"
     FAILED = "failed"
     INCOMPATIBLE = "incompatible"
@@ -61,6 +62,8 @@ class Trigger(str, Enum):
     """The device-wide lock is free."""
     PASSED = "passed"
     """The golden vectors came out as they should."""
+    MEASURED = "measured"
+    """They did, and the assignment asks for the figures alone: the candidate never answers."""
     ACTIVATED = "activated"
     """The candidate answers on the model's socket."""
     PROVED = "proved"
@@ -80,7 +83,14 @@ class Trigger(str, Enum):
 
 
 SETTLED: Final = frozenset(
-    {State.IDLE, State.COMMITTED, State.FAILED, State.INCOMPATIBLE, State.REFUSED}
+    {
+        State.IDLE,
+        State.COMMITTED,
+        State.MEASURED,
+        State.FAILED,
+        State.INCOMPATIBLE,
+        State.REFUSED,
+    }
 )
 TERMINAL: Final = SETTLED - {State.IDLE}
 HEAVY: Final = frozenset(
@@ -113,6 +123,7 @@ TABLE: Final = Table(
         (_S.BUILDING, _T.BUILT): _S.SELF_TESTING,
         (_S.BUILDING, _T.POSTPONED): _S.STAGED,
         (_S.SELF_TESTING, _T.PASSED): _S.ACTIVATING,
+        (_S.SELF_TESTING, _T.MEASURED): _S.MEASURED,
         (_S.ACTIVATING, _T.ACTIVATED): _S.PROBATION,
         (_S.PROBATION, _T.PROVED): _S.COMMITTED,
         **{(state, _T.DISPROVED): _S.ROLLING_BACK for state in State if state in LIGHT},

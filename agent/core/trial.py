@@ -3,6 +3,7 @@
 Rules:
 - The incumbent answers until the candidate does; it stays loaded until the candidate is committed.
 - Whatever goes wrong with the candidate leads to `rolling_back`, and from there what was active answers.
+- What is on trial for the cloud ends with its figures: it never answers anybody.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Trial:
             "golden_cosine_min": result.cosine_min,
             "golden_max_abs": result.max_abs,
             "latency_ms_p50": result.latency_ms_p50,
+            "latency_ms_p95": result.latency_ms_p95,
             "peak_memory_mib": result.peak_memory_mib,
         }
         if self._mover.state not in {State.SELF_TESTING, State.PROBATION}:
@@ -109,7 +111,10 @@ class Trial:
             self.disprove(SelfTestError.code, result.detail or "the golden vectors differ", figures)
         elif self._mover.state is State.PROBATION:
             self._commit(figures)
-        elif self._mover.move(Trigger.PASSED, figures=figures):
+        elif running.content.trial:
+            if self._mover.move(Trigger.MEASURED, figures=figures, facts=dict(result.facts)):
+                self._service.end(running)
+        elif self._mover.move(Trigger.PASSED, figures=figures, facts=dict(result.facts)):
             self._service.promote(running)
 
     def promoted(self) -> None:

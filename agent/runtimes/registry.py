@@ -82,6 +82,18 @@ def available() -> list[RuntimeInfo]:
     return [_info(name, entry) for name, entry in sorted(_KNOWN.items())]
 
 
+def version(name: str) -> str:
+    """The version of a known runtime as it is installed here; empty when it is not or does not say."""
+    entry = _KNOWN.get(name)
+    return _info(name, entry).version if entry else ""
+
+
+def usable(name: str) -> bool:
+    """Whether a known runtime is installed here."""
+    entry = _KNOWN.get(name)
+    return bool(entry and _info(name, entry).available)
+
+
 def open_runtime(artifact: VerifiedArtifact, options: Options = _DEFAULTS) -> Runtime:
     """Open an artifact with the runtime that its manifest names.
 

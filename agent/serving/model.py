@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import InferenceError, TensorError
+from agent.runtimes import registry
 from agent.runtimes.port import Runtime, Tensors
 from agent.serving import selftest
 from agent.serving.oip import documents, messages
@@ -54,7 +55,12 @@ class ServedModel:
 
     def self_test(self) -> SelfTest:
         """The golden vectors through the runtime."""
-        return selftest.run(_Guarded(self._runtime), self._golden)
+        result = selftest.run(_Guarded(self._runtime), self._golden)
+        facts = {
+            "runtime": self.manifest.runtime,
+            "runtime_version": registry.version(self.manifest.runtime),
+        }
+        return msgspec.structs.replace(result, facts={**facts, **result.facts})
 
     def close(self) -> None:
         """Free the runtime."""

@@ -50,7 +50,12 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
-    """Outcome of the golden vectors through the real runtime."""
+    """Outcome of the golden vectors through the real runtime.
+
+    Attributes:
+        latency_ms_p50, latency_ms_p95: of single samples.
+        facts: what it ran on, by name: runtime and its version, and what the runtime adds.
+    """
 
     passed: bool
     cosine_min: float
@@ -58,6 +63,8 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms_p50: float
     peak_memory_mib: float
     detail: str = ""
+    latency_ms_p95: float = 0.0
+    facts: dict[str, str] = {}
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):

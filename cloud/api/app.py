@@ -9,7 +9,19 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI
 
 from cloud.api import answers
-from cloud.api.routes import admin, devices, jobs, models, rollouts, root, stream, work
+from cloud.api.routes import (
+    admin,
+    campaigns,
+    devices,
+    engines,
+    jobs,
+    models,
+    proving,
+    rollouts,
+    root,
+    stream,
+    work,
+)
 from cloud.context import Context
 from cloud.dashboard import routes as dashboard
 
@@ -38,7 +50,8 @@ def create(context: Context, *, lifespan: Lifespan | None = None) -> FastAPI:
     app.state.checks = {}
     answers.install(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (models, jobs, rollouts, devices, work, admin, stream):
+    parts = (models, jobs, proving, engines, campaigns, rollouts, devices, work, admin, stream)
+    for module in parts:
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(root.router)

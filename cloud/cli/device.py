@@ -93,6 +93,40 @@ def revoke(name: str, *, yes: bool, as_json: bool, server: str, token: str) -> N
     output.emit(device, as_json=as_json, human=lambda: output.out.print(f"{name} is revoked"))
 
 
+@command.command()
+@click.argument("name")
+@click.option(
+    "--off", is_flag=True, help="It is a proving device no more; its trials are called off."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@remote_options
+def proving(name: str, *, off: bool, as_json: bool, server: str, token: str) -> None:
+    """Name the device NAME a proving device of its hardware class.
+
+    What a compiling host cannot run stays unproven until a proving device has measured it:
+    outrider artifact prove NAME@VERSION --target TARGET
+    """
+    device = Remote.find(server, token).post(f"/devices/{name}/proving", {"on": not off})
+    words = f"proves artifacts for {device['proving_class']}" if not off else "proves nothing"
+    output.emit(device, as_json=as_json, human=lambda: output.out.print(f"{name} {words}"))
+
+
+@command.command()
+@click.argument("name")
+@click.option("--off", is_flag=True, help="It is a builder no more; its orders are called off.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@remote_options
+def builder(name: str, *, off: bool, as_json: bool, server: str, token: str) -> None:
+    """Name the device NAME a builder: the engines that it builds may serve its exact twins.
+
+    An engine that it was ordered to build has to be proven on another device of the class first:
+    outrider artifact build NAME@VERSION --target TARGET
+    """
+    device = Remote.find(server, token).post(f"/devices/{name}/builder", {"on": not off})
+    words = f"builds engines for {device['builder_class']}" if not off else "builds for nobody else"
+    output.emit(device, as_json=as_json, human=lambda: output.out.print(f"{name} {words}"))
+
+
 def _row(device: dict[str, Any]) -> list[str]:
     models = device["models"]
     link = "revoked" if device["revoked"] else "online" if device["online"] else "offline"
@@ -123,6 +157,8 @@ def _print(device: dict[str, Any]) -> None:
     facts = [
         ("link", "online" if line["online"] else "offline"),
         ("hardware class", line["hardware_class"]),
+        ("proves for", line["proving_class"]),
+        ("builds for", line["builder_class"]),
         ("agent", line["agent_version"]),
         ("runtimes", ", ".join(runtimes)),
         ("labels", listed(line["labels"])),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cloud.cli.written import moment, size
+from cloud.cli.written import moment, size, weak_evidence
 from fleet.cli import output
 from fleet.cli.errors import NoFolderError
 from fleet.cli.remote import Remote, remote_options
@@ -121,12 +121,13 @@ def _print(model: dict[str, Any]) -> None:
     rows = [(v["version"], a) for v in model["versions"] for a in v["artifacts"]]
     output.table(
         "artifacts",
-        ["version", "target", "runtime", "recipe", "status", "metric", "fp32", "p50 ms", "size"],
+        ["version", "target", "runtime", "recipe", "status", "metric", "fp32", "p50 ms", "on devices",
+         "size"],
         [
             [
                 version, a["target"], a["runtime"], a["recipe"], _status(a),
                 _figure(a["metric"].get("value")), _figure(a["metric"].get("reference")),
-                f"{a['latency_ms_p50']:.2f}", size(a["size_bytes"]),
+                f"{a['latency_ms_p50']:.2f}", _on_devices(a), size(a["size_bytes"]),
             ]
             for version, a in rows
         ],
@@ -135,8 +136,19 @@ def _print(model: dict[str, Any]) -> None:
 
 
 def _status(artifact: dict[str, Any]) -> str:
-    weak = artifact["evidence"] == "weak"
-    return f"{artifact['status']} (weak evidence)" if weak else str(artifact["status"])
+    by = f" by {artifact['proved_by']}" if artifact["proved_by"] else ""
+    fallback = ", fallback" if artifact["fallback"] else ""
+    weak = weak_evidence(artifact)
+    return f"{artifact['status']}{by}{fallback}" + (f" ({weak})" if weak else "")
+
+
+def _on_devices(artifact: dict[str, Any]) -> str:
+    found = [
+        f"{m['hardware_class']} {m['latency_ms_p50']:.2f} ({m['devices']} devices)"
+        for m in artifact["measured"]
+        if m["latency_ms_p50"] is not None
+    ]
+    return ", ".join(found)
 
 
 def _figure(value: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cloud.cli.written import moment, size
+from cloud.cli.written import moment, size, weak_evidence
 from fleet.cli import output
 from fleet.cli.remote import Remote, remote_options
 
@@ -15,8 +15,9 @@ from fleet.cli.remote import Remote, remote_options
 def command() -> None:
     """Releases: one model version, signed, with one variant per target.
 
-    A release takes the newest accepted artifact of each target; what no gate has passed is left out and
-    named. What is signed is never changed: a new content is a new version.
+    A release takes the newest artifact of each target that was accepted, or proven by a proving device; what no
+    gate has passed is left out and named. Creating it again adds what was proven since. What is signed is never
+    changed: a new content is a new version.
     """
 
 
@@ -28,9 +29,16 @@ def command() -> None:
     metavar="VERSION",
     help="Devices may never go back below this version.  [default: as it was]",
 )
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Sign what was built anew since as the version's next revision, NAME@VERSION-rN.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @remote_options
-def create(version: str, security_floor: str, *, as_json: bool, server: str, token: str) -> None:
+def create(
+    version: str, security_floor: str, *, rebuild: bool, as_json: bool, server: str, token: str
+) -> None:
     """Sign a release of NAME@VERSION.
 
     \b
@@ -40,7 +48,12 @@ def create(version: str, security_floor: str, *, as_json: bool, server: str, tok
     model, at, number = version.partition("@")
     if not at:
         raise click.BadParameter(f"expected NAME@VERSION, for instance digits@1, found {version!r}")
-    body = {"model": model, "version": number, "security_floor": security_floor}
+    body: dict[str, Any] = {
+        "model": model,
+        "version": number,
+        "security_floor": security_floor,
+        "rebuild": rebuild,
+    }
     created = Remote.find(server, token).post("/releases", body)
     output.emit(created, as_json=as_json, human=lambda: _print_created(created))
 
@@ -90,12 +103,18 @@ def _print_created(created: dict[str, Any]) -> None:
 def _print(release: dict[str, Any]) -> None:
     output.table(
         f"{release['id']}",
-        ["target", "runtime", "for", "size", "sha256"],
+        ["target", "runtime", "for", "proof", "size", "sha256"],
         [
             [
-                v["target"], v["runtime"], ", ".join(v["hardware_classes"]),
+                v["target"], v["runtime"], ", ".join(v["hardware_classes"]), _proof(v),
                 size(v["size_bytes"]), v["artifact"][:16],
             ]
             for v in release["variants"]
         ],
     )  # fmt: skip
+
+
+def _proof(variant: dict[str, Any]) -> str:
+    by = f" by {variant['proved_by']}" if variant["proved_by"] else ""
+    fallback = "fallback" if variant["fallback"] else ""
+    return ", ".join(filter(None, (f"{variant['status']}{by}", fallback, weak_evidence(variant))))

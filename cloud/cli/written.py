@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -53,3 +54,11 @@ def share(part: float) -> str:
 def listed(pairs: dict[str, object]) -> str:
     """``key=value`` pairs, sorted."""
     return ", ".join(f"{key}={value}" for key, value in sorted(pairs.items()))
+
+
+def weak_evidence(artifact: dict[str, Any]) -> str:
+    """What is to be said of an artifact whose evidence is weak; empty when it is strong."""
+    if artifact["evidence"] != "weak":
+        return ""
+    needed = artifact["samples_needed"]
+    return f"weak evidence, {needed} samples would decide" if needed else "weak evidence"

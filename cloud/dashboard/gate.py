@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from cloud.api import access
 from cloud.auth import sessions, tokens
+from cloud.auth.roles import Role
 from cloud.auth.sessions import Visitor
 from cloud.errors import DeniedError, UnauthenticatedError
 
@@ -77,6 +78,24 @@ def actor_of(request: Request, csrf: str) -> Visitor:
     visitor = visitor_of(request)
     sessions.check_csrf(visitor, csrf or request.headers.get(sessions.CSRF_HEADER, ""))
     return visitor
+
+
+def ordered_by(request: Request, csrf: str, role: Role = Role.OPERATOR) -> str:
+    """The name of who gives an order.
+
+    Raises:
+        DeniedError: as `actor_of`, or the role is not enough.
+    """
+    visitor = actor_of(request, csrf)
+    visitor.principal.need(role)
+    return visitor.principal.name
+
+
+def done(request: Request, page: str) -> Response:
+    """The answer to an order that was carried out: nothing to a script, else the way back to the page."""
+    if request.headers.get("HX-Request"):
+        return Response(status_code=204)
+    return RedirectResponse(page, status_code=303)
 
 
 def check_origin(request: Request) -> None:

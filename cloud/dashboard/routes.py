@@ -11,15 +11,22 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Form, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 from cloud.api.access import Cloud
 from cloud.audit import log
 from cloud.auth.roles import Role
 from cloud.auth.sessions import Visitor
-from cloud.dashboard import charts, events, login, rendering, rollouts, words
-from cloud.dashboard.gate import LoginLinks, Seen, SignInNeededError, actor_of, lead_to_sign_in
+from cloud.dashboard import charts, events, login, proving, rendering, rollouts, words
+from cloud.dashboard.gate import (
+    LoginLinks,
+    Seen,
+    SignInNeededError,
+    done,
+    lead_to_sign_in,
+    ordered_by,
+)
 from cloud.dashboard.words import Word
 from cloud.errors import InputError
 from cloud.services import rollouts as orders
@@ -40,6 +47,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SignInNeededError, lead_to_sign_in)
     app.mount("/static", StaticFiles(directory=rendering.STATIC), name="static")
     app.include_router(login.router)
+    app.include_router(proving.router)
     app.include_router(router)
 
 
@@ -49,6 +57,7 @@ def fleet(request: Request, visitor: Seen, cloud: Cloud) -> Response:
     with cloud.read() as session:
         seen = views.fleet(session, events=30)
         live = [it for it in views.rollouts(session) if rollouts.is_live(it)]
+        raised = views.campaigns(session, open_only=True)
     models = [model for device in seen.devices for model in device.models]
     return _page(
         "fleet.html",
@@ -57,6 +66,7 @@ def fleet(request: Request, visitor: Seen, cloud: Cloud) -> Response:
         "Fleet",
         fleet=seen,
         live=live,
+        campaigns=raised,
         answers=sum(model.inferences for model in models),
         errors=sum(model.errors for model in models),
     )
@@ -113,15 +123,12 @@ def rollout_order(
     csrf: Annotated[str, Form()] = "",
 ) -> Response:
     """Start, pause, resume, abort or roll back."""
-    visitor = actor_of(request, csrf)
-    visitor.principal.need(Role.OPERATOR)
+    by = ordered_by(request, csrf)
     if order not in orders.ORDERS:
         known = ", ".join(orders.ORDERS)
         raise InputError(f"order: expected one of {known}, found {order!r}; reload the page")
-    orders.order(cloud, rollout_id, order, by=visitor.principal.name)
-    if request.headers.get("HX-Request"):
-        return Response(status_code=204)
-    return RedirectResponse(f"/rollouts/{rollout_id}", status_code=303)
+    orders.order(cloud, rollout_id, order, by=by)
+    return done(request, f"/rollouts/{rollout_id}")
 
 
 @router.get("/models")
@@ -129,7 +136,8 @@ def model_list(request: Request, visitor: Seen, cloud: Cloud) -> Response:
     """All models."""
     with cloud.read() as session:
         found = views.models(session)
-    return _page("models.html", request, visitor, "Models", models=found)
+        raised = views.campaigns(session)
+    return _page("models.html", request, visitor, "Models", models=found, campaigns=raised)
 
 
 @router.get("/models/{name}")
@@ -139,12 +147,20 @@ def model(request: Request, visitor: Seen, cloud: Cloud, name: str) -> Response:
         with cloud.read() as session:
             seen = views.model(session, name)
             devices = views.devices(session)
+            provers = views.provers(session)
     except NotFoundError as error:
         return _missing(request, visitor, "Models", error)
     where = [(device, line) for device in devices for line in device.models if line.model == name]
     released = Word("released", "good")
     return _page(
-        "model.html", request, visitor, "Models", model=seen, where=where, released=released
+        "model.html",
+        request,
+        visitor,
+        "Models",
+        model=seen,
+        where=where,
+        released=released,
+        provers=provers,
     )
 
 
@@ -181,6 +197,7 @@ def _page(
         words=words,
         rules=rollouts,
         may_order=may_order,
+        may_build=visitor.principal.role >= Role.ENGINEER,
         **values,
     )
 

@@ -31,6 +31,7 @@ _UPDATE: dict[str, Word] = {
     "activating": Word("activating", "busy"),
     "probation": Word("on probation", "busy"),
     "committed": Word("running", "good"),
+    "measured": Word("measured for the cloud", "good"),
     "rolling_back": Word("rolling back", "warn"),
     "failed": Word("failed, rolled back", "bad"),
     "incompatible": Word("cannot run here", "warn"),
@@ -74,9 +75,37 @@ _JOB: dict[str, Word] = {
 }
 _ARTIFACT: dict[str, Word] = {
     "accepted": Word("accepted", "good"),
+    "proven": Word("proven", "good"),
     "unproven": Word("unproven", "warn"),
     "rejected": Word("rejected", "bad"),
 }
+
+
+_TRIAL: dict[str, Word] = {
+    "queued": Word("waits for its device", "idle"),
+    "running": Word("on trial", "busy"),
+    "proven": Word("proven", "good"),
+    "refused": Word("refused", "bad"),
+    "cancelled": Word("called off", "idle"),
+    "expired": Word("no answer in time", "warn"),
+}
+
+
+_CAMPAIGN: dict[str, Word] = {
+    "open": Word("waits for a decision", "warn"),
+    "started": Word("jobs queued", "good"),
+    "dismissed": Word("dismissed", "idle"),
+}
+
+
+def campaign(state: str) -> Word:
+    """Where a rebuild campaign stands."""
+    return _of(_CAMPAIGN, state)
+
+
+def trial(state: str) -> Word:
+    """Where a trial on a proving device stands."""
+    return _of(_TRIAL, state)
 
 
 def update(state: str) -> Word:

@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives import serialization
 
 from cloud.context import Context
 from cloud.errors import AdmissionError, DeniedError
-from cloud.gateway import metrics
+from cloud.gateway import metrics, orders
 from cloud.gateway.blocks import BlockServer
 from cloud.gateway.inbox import Incoming
-from cloud.services import ingest, trust
+from cloud.services import engines, ingest, trust
+from cloud.services.proving import Sealed
 from fleet.errors import OutriderError, SignatureError, WireError
 from fleet.registry.errors import NotFoundError
 from fleet.registry.repositories import Devices
@@ -32,7 +33,11 @@ from fleet.wire.messages import (
     BlocksWanted,
     Command,
     CommandOp,
+    EngineBlock,
+    EngineFailure,
+    EngineOffer,
     Event,
+    MetadataWanted,
     Reported,
     Request,
     Status,
@@ -108,19 +113,19 @@ class Handler:
             if not status.online:
                 self.ask_for_birth(topic)  # a late will may speak of the connection before this one
             return
-        payload = self._open(message)
+        payload, key = self._open(message)
         if topic.kind is Up.BIRTH:
             self._birth(topic, payload)
         elif topic.kind is Up.REQ:
-            self._request(topic, codec.from_json(Request, payload))  # type: ignore[arg-type]  # a union is a type to msgspec
+            self._request(topic, codec.from_json(Request, payload), message.payload)  # type: ignore[arg-type]  # a union is a type to msgspec
         else:
-            acked = self._ingest(topic, payload)
+            acked = self._ingest(topic, payload, Sealed(message.payload, key))
             waiting = self._acks.setdefault(topic._replace(kind=Up.EVENT), {})
             for boot_epoch, numbers in acked.items():
                 waiting.setdefault(boot_epoch, []).extend(numbers)
 
-    def _open(self, message: Incoming) -> bytes:
-        """The payload, when one of the device's own keys signed it.
+    def _open(self, message: Incoming) -> tuple[bytes, bytes]:
+        """The payload, when one of the device's own keys signed it, and that key (DER).
 
         Raises:
             WireError: no envelope.
@@ -136,13 +141,14 @@ class Handler:
             raise AdmissionError(
                 f"expected a device of tenant {topic.tenant!r}, {topic.device!r} is none"
             )
-        return envelope.unseal(
+        payload = envelope.unseal(
             sealed,
             {key.key_id: _public_key(key.public_key) for key in keys},
             kind=topic.kind.value,
             device=topic.device,
             now=self._context.clock(),
         )
+        return payload, next(key.public_key for key in keys if key.key_id == sealed.key_id)
 
     def _birth(self, topic: UpTopic, payload: bytes) -> None:
         birth = codec.from_json(Birth, payload)
@@ -151,21 +157,38 @@ class Handler:
         self._reply(topic, Down.DESIRED, codec.to_json(desired))
         metrics.DESIRED.inc()
 
-    def _request(self, topic: UpTopic, request: Request) -> None:
+    def _request(self, topic: UpTopic, request: Request, sealed: bytes) -> None:
         if isinstance(request, BlocksWanted):
             refusal = self._blocks.ask(topic, request)
             if refusal is not None:
                 self._reply(topic, Down.RES, codec.to_json(refusal))
             return
-        sealed = trust.sealed_desired(self._context, topic.device, nonce=request.nonce)
-        self._send(topic, Down.DESIRED, sealed)
-        metrics.DESIRED.inc()
+        if isinstance(request, MetadataWanted):
+            desired = trust.sealed_desired(self._context, topic.device, nonce=request.nonce)
+            self._send(topic, Down.DESIRED, desired)
+            metrics.DESIRED.inc()
+            return
+        if self._engine(topic, request, sealed):
+            for to, command in orders.due(self._context, device=topic.device):
+                self._reply(to, Down.CMD, codec.to_json(command))
 
-    def _ingest(self, topic: UpTopic, payload: bytes) -> ingest.Acked:
+    def _engine(
+        self, topic: UpTopic, request: EngineOffer | EngineFailure | EngineBlock, sealed: bytes
+    ) -> bool:
+        """Take what a builder says; returns whether there is more to ask of it at once."""
+        if isinstance(request, EngineFailure):
+            engines.failed(self._context, topic.device, request)
+            return False
+        if isinstance(request, EngineOffer):
+            engines.offered(self._context, topic.device, request, sealed)
+            return True
+        return engines.received(self._context, topic.device, request)
+
+    def _ingest(self, topic: UpTopic, payload: bytes, sealed: Sealed) -> ingest.Acked:
         if topic.kind is Up.REPORTED:
             report = codec.from_json(Reported, payload)
             self._same(report.device, topic)
-            return ingest.reported(self._context, report)
+            return ingest.reported(self._context, report, sealed)
         if topic.kind is Up.EVENT:
             event = codec.from_json(Event, payload)
             self._same(event.device, topic)

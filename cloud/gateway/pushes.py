@@ -4,6 +4,7 @@ Rules:
 - A change of a device's assignment is pushed at the bus's hint, or found by a look at the registry every
   `LOOK_INTERVAL_S`. A device that is online and still does not show it is asked for its birth, each time
   after a longer pause: its birth shows what it has, and is answered with what it should have.
+- Builders are asked for the engines that were ordered of them (`cloud.gateway.orders`).
 - After each (re)connection of the gateway every device is asked for its birth, because nobody knows what
   was missed; who has not been heard of after `PRESENCE_GRACE_S` is noted as offline.
 """
@@ -19,7 +20,7 @@ from functools import partial
 
 from cloud.bus import Note
 from cloud.context import Context
-from cloud.gateway import metrics
+from cloud.gateway import metrics, orders
 from cloud.gateway.handler import Send
 from cloud.services import ingest, trust
 from fleet.errors import OutriderError
@@ -149,6 +150,9 @@ class Pushes:
         if not self._connected():
             return
         self._settle_presence()
+        for topic, command in orders.due(self._context):
+            sealed = trust.sealed(self._context, topic.device, Down.CMD, codec.to_json(command))
+            self._send(topic, Down.CMD, sealed)
         for topic, counter in self._behind():
             pushed = self._pushed.get(topic.device)
             if pushed is None or pushed.counter != counter or now >= pushed.due:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -24,10 +25,16 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     blocks_sha256: str
     blocks_length_bytes: int
     manifest: manifests.Manifest
+    fallback: bool = False
 
 
-def prepare(context: Context, data: bytes) -> Prepared:
+def prepare(context: Context, data: bytes, *, fallbacks: Collection[str] = ()) -> Prepared:
     """Check an artifact's file and store it with its block list.
+
+    Args:
+        context: the cloud.
+        data: the file.
+        fallbacks: digests of what stands in for its target's first choice.
 
     Raises:
         ManifestError: the bytes are no artifact.
@@ -35,13 +42,15 @@ def prepare(context: Context, data: bytes) -> Prepared:
     manifest = package.read(data).manifest
     block_size = blocks.choose_block_size(len(data))
     listed = blocks.block_list(data, block_size)
+    sha256 = context.blobs.put(data)
     return Prepared(
-        sha256=context.blobs.put(data),
+        sha256=sha256,
         size_bytes=len(data),
         block_size_bytes=block_size,
         blocks_sha256=context.blobs.put(listed),
         blocks_length_bytes=len(listed),
         manifest=manifest,
+        fallback=sha256 in fallbacks,
     )
 
 
@@ -61,7 +70,7 @@ def enter(
     models = Models(unit.session)
     row = models.find_artifact(prepared.sha256)
     if row is not None:
-        row.created_at, row.result = unit.now, result
+        row.created_at, row.result, row.fallback = unit.now, result, prepared.fallback
         return row
     row = Artifact(
         sha256=prepared.sha256,
@@ -81,6 +90,7 @@ def enter(
         manifest=msgspec.json.decode(manifests.encode(manifest)),
         result=result,
         created_at=unit.now,
+        fallback=prepared.fallback,
     )
     models.add(row)
     return row

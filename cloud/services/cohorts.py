@@ -2,8 +2,10 @@
 
 Rules:
 - A variant suits a device when its runtime is available there and its hardware class is the device's.
-- Of those, the device's own order of runtimes decides; then the variant made for the fewest hardware
-  classes, then the faster one, then the target's name.
+- An engine for twins suits only a device whose environment is its builder's.
+- Of those, a target's first choice comes before any fallback, and an engine that a twin has built before what the
+  device would have to build itself; then the device's own order of runtimes decides,
+  then the variant made for the fewest hardware classes, then the faster one, then the target's name.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from sqlmodel import Session
 from cloud.errors import InputError
 from fleet.registry.repositories import Devices, Models
 from fleet.registry.tables import Artifact, Device
+from ota.proving.engine import twin_of
 
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +49,12 @@ def resolve(session: Session, cohort: Cohort, release: str) -> list[Member]:
         NotFoundError: no such release, or a device that is not enrolled.
         InputError: nobody is in the cohort.
     """
-    Models(session).release(release)
+    found = Models(session).release(release)
+    if found.candidate_for:
+        raise InputError(
+            f"expected a release, {release} is a candidate that {found.candidate_for} alone may prove; "
+            "once it is proven, sign a release that takes it: outrider release create NAME@VERSION"
+        )
     artifacts = [artifact for _, artifact in Models(session).variants(release)]
     members = [
         Member(device, *choose(device, artifacts))
@@ -73,7 +81,10 @@ def choose(device: Device, artifacts: Sequence[Artifact]) -> tuple[Artifact | No
         return None, (
             f"hardware class {device.hardware_class or 'unknown'}, the release has {', '.join(known)}"
         )
-    suited = [a for a in of_class if a.runtime in runtimes]
+    of_twins = [a for a in of_class if not a.twin or a.twin == twin_of(device.environment)]
+    if not of_twins:
+        return None, "its engines are for devices with another GPU, L4T or TensorRT"
+    suited = [a for a in of_twins if a.runtime in runtimes]
     if not suited:
         needed = sorted({artifact.runtime for artifact in of_class})
         return None, (
@@ -82,10 +93,11 @@ def choose(device: Device, artifacts: Sequence[Artifact]) -> tuple[Artifact | No
     return min(suited, key=lambda artifact: _rank(artifact, runtimes)), ""
 
 
-def _rank(artifact: Artifact, runtimes: Sequence[str]) -> tuple[int, int, float, str]:
+def _rank(artifact: Artifact, runtimes: Sequence[str]) -> tuple[bool, bool, int, int, float, str]:
     latency_ms = float(artifact.manifest.get("latency_ms_p50") or float("inf"))
     order = runtimes.index(artifact.runtime)
-    return order, len(artifact.hardware_classes), latency_ms, artifact.target
+    classes = len(artifact.hardware_classes)
+    return artifact.fallback, not artifact.twin, order, classes, latency_ms, artifact.target
 
 
 def _devices(session: Session, cohort: Cohort) -> Sequence[Device]:

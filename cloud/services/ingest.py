@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from cloud.context import Context, Unit
 from cloud.errors import DeniedError
-from cloud.services import drift, rollouts, trust
+from cloud.services import drift, proving, rollouts, trust
+from cloud.services.proving import Sealed
 from cloud.services.releases import id_of
 from fleet.registry.repositories import Devices, Telemetry
 from fleet.registry.tables import (
@@ -52,6 +53,7 @@ def birth(context: Context, message: Birth) -> Desired:
             for r in message.runtimes
         ]
         device.reported_labels = dict(message.labels)
+        device.environment = dict(message.environment)
         device.trust = dict(message.trust)
         device.assignment_counter = message.assignment_counter
         device.buffered = message.buffered
@@ -76,8 +78,13 @@ def status(context: Context, message: Status) -> None:
         unit.publish("device", device=device.id)
 
 
-def reported(context: Context, message: Reported) -> Acked:
-    """A step of an update; feeds the rollouts that wait for it.
+def reported(context: Context, message: Reported, sealed: Sealed | None = None) -> Acked:
+    """A step of an update; feeds the rollouts and the trial that wait for it.
+
+    Args:
+        context: the cloud.
+        message: the report.
+        sealed: as the device signed it, and by which key; a trial is judged by nothing less.
 
     Raises:
         NotFoundError: no such device.
@@ -92,6 +99,7 @@ def reported(context: Context, message: Reported) -> Acked:
             Telemetry(unit.session).add(_report(message, unit.now))
             _model_at_report(unit, message)
             rollouts.on_report(unit, context, concerned, message)
+            proving.on_report(unit, context, message, sealed)
             unit.publish("device", device=device.id)
     return {message.boot_epoch: [message.seq]}
 
@@ -240,6 +248,7 @@ def _report(message: Reported, now: float) -> Report:
         error_code=message.error_code,
         detail=message.detail,
         figures=dict(message.figures),
+        facts=dict(message.facts),
         at=message.at,
         received_at=now,
     )

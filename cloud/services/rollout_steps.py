@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from cloud.context import Unit
-from cloud.services import trust
+from cloud.services import proving_steps, trust
 from cloud.settings import Settings
 from fleet.registry.repositories import Rollouts, Trust
 from fleet.registry.tables import DesiredModel, Rollout, RolloutDevice, RolloutStep
@@ -74,6 +74,7 @@ def _assign(unit: Unit, settings: Settings, rollout: Rollout, device: str) -> No
     if member.artifact is None:
         raise AssertionError(f"{device} has no variant and is no candidate of {rollout.id}")
     trust_rows = Trust(unit.session)
+    proving_steps.give_way(unit, settings, device, rollout.model, to=f"rollout {rollout.id}")
     before = trust_rows.desired_model(device, rollout.model)
     if before is not None:
         member.previous_release, member.previous_artifact = before.release, before.artifact
@@ -93,6 +94,7 @@ def _assign(unit: Unit, settings: Settings, rollout: Rollout, device: str) -> No
 def _restore(unit: Unit, settings: Settings, rollout: Rollout, device: str) -> None:
     member = _member(unit, rollout, device)
     trust_rows = Trust(unit.session)
+    proving_steps.give_way(unit, settings, device, rollout.model, to=f"rollout {rollout.id}")
     current = trust_rows.desired_model(device, rollout.model)
     if current is None or current.rollout != rollout.id:
         note(unit, rollout.id, "device.superseded", f"{device}: a newer rollout has it; left alone")

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from fleet.wire.messages import Desired
 from fleet.wire.topics import Down
 from ota.metadata.director import ASSIGNMENT_DAYS, Assigned, Director
 from ota.metadata.image import TIMESTAMP_DAYS, ImageRepository
-from ota.metadata.release import ReleaseFile
+from ota.metadata.release import ReleaseFile, parse_path, target_path
 from ota.signing import keys
 
 IMAGE, DIRECTOR = "image", "director"
@@ -98,26 +99,33 @@ def add_release(
     Raises:
         ReleaseError: a name is not legal, or the floor is above the version.
     """
+    files = [_release_file(one, variant=variant_of(one.artifact)) for one in variants]
+    _sign(unit, settings, model, version, files, security_floor=security_floor)
+
+
+def add_candidate(
+    unit: Unit, settings: Settings, candidate: Variant, *, release: str, device: str
+) -> str:
+    """Sign an artifact that one device alone may have, to prove it; returns its path. Raises ReleaseError."""
+    model, target = candidate.artifact.model, candidate.artifact.target
+    _sign(unit, settings, model, release, [_release_file(candidate, candidate_for=device)])
+    return target_path(model, release, target)
+
+
+def withdraw_candidate(unit: Unit, settings: Settings, path: str) -> None:
+    """Take a candidate's signature back, so that no device can be given it any more."""
     repository = _image(unit.session, settings)
-    signer = keys.create_release_key(settings.data, model)
-    if model not in repository.models:
-        repository.add_model(model, signer, unit.now)
-    files = [
-        ReleaseFile(
-            target=artifact.target,
-            sha256=artifact.sha256,
-            length_bytes=artifact.size_bytes,
-            blocks_sha256=artifact.blocks_sha256,
-            blocks_length_bytes=artifact.blocks_length_bytes,
-            block_size_bytes=artifact.block_size_bytes,
-            runtime=artifact.runtime,
-            hardware_classes=artifact.hardware_classes,
-            attested_by=attested_by,
-        )
-        for artifact, attested_by in variants
-    ]
-    repository.add_release(model, version, files, signer, unit.now, security_floor=security_floor)
+    signer = keys.create_release_key(settings.data, parse_path(path).model)
+    repository.withdraw_candidate(path, signer, unit.now)
     Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+
+
+def variant_of(artifact: Artifact) -> str:
+    """What tells an artifact from another for the same target in a path: a fallback's runtime, a twin's digest."""
+    if artifact.twin:
+        text = "\n".join(f"{key}={value}" for key, value in sorted(artifact.twin.items()))
+        return f"twin-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return artifact.runtime if artifact.fallback else ""
 
 
 def unattested(session: Session, settings: Settings, paths: Sequence[str]) -> list[str]:
@@ -255,6 +263,40 @@ def _assignment_is_stale(session: Session, device: Device, *, now: float) -> boo
 def _timestamp_is_stale(session: Session, *, now: float) -> bool:
     signed_at = Trust(session).updated_at(IMAGE, "timestamp.json")
     return signed_at is not None and now > signed_at + TIMESTAMP_DAYS * _DAY_S * _RENEW_SHARE
+
+
+def _sign(
+    unit: Unit,
+    settings: Settings,
+    model: str,
+    release: str,
+    files: list[ReleaseFile],
+    *,
+    security_floor: str = "",
+) -> None:
+    repository = _image(unit.session, settings)
+    signer = keys.create_release_key(settings.data, model)
+    if model not in repository.models:
+        repository.add_model(model, signer, unit.now)
+    repository.add_release(model, release, files, signer, unit.now, security_floor=security_floor)
+    Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+
+
+def _release_file(one: Variant, *, variant: str = "", candidate_for: str = "") -> ReleaseFile:
+    artifact = one.artifact
+    return ReleaseFile(
+        target=artifact.target,
+        sha256=artifact.sha256,
+        length_bytes=artifact.size_bytes,
+        blocks_sha256=artifact.blocks_sha256,
+        blocks_length_bytes=artifact.blocks_length_bytes,
+        block_size_bytes=artifact.block_size_bytes,
+        runtime=artifact.runtime,
+        hardware_classes=artifact.hardware_classes,
+        variant=variant,
+        candidate_for=candidate_for,
+        attested_by=one.attested_by,
+    )
 
 
 def _image(session: Session, settings: Settings) -> ImageRepository:

@@ -228,7 +228,12 @@ def check_report(report: Any, *, targets: list[str], model: str, version: str) -
 def _prepared(context: Context, handed: Handed) -> list[Prepared]:
     """The artifacts that the report names, and no others. Raises InputError."""
     wanted = {str(it["sha256"]): target for target, it in made_by(handed.report)}
-    built = [artifacts.prepare(context, file.read_bytes()) for file in handed.files]
+    fallbacks = {
+        str(it["fallback"]["sha256"]) for it in handed.report["targets"] if it.get("fallback")
+    }
+    built = [
+        artifacts.prepare(context, file.read_bytes(), fallbacks=fallbacks) for file in handed.files
+    ]
     found = {it.sha256: it.manifest.target for it in built}
     if found != wanted:
         raise InputError(f"expected the artifacts that the report names ({wanted}), found {found}")

@@ -55,6 +55,9 @@ class Desk(Protocol):
     def fetch(self, begun: Begun, into: Path) -> Path:
         """Write the model folder below `into`, which is empty; returns where ``outrider.toml`` is."""
 
+    def measured(self, begun: Begun, into: Path) -> None:
+        """Write what devices measured of the model to the file `into`."""
+
     def hand_in(self, at: Attempt, handed: Handed) -> None:
         """Hand in what an attempt made."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cloud.broker import connection
 from cloud.context import Context
-from cloud.services import folders, units, workers
+from cloud.services import figures, folders, units, workers
 from cloud.services.workers import OWN_NAME, Introduction
 from cloud.work.messages import Attempt, Begun, Handed, Who
 from cloud.worker.desk import Papers, describe_host
@@ -71,6 +71,10 @@ class LocalDesk:
         """Unpack the stored folder."""
         folders.extract(self._context.blobs.path(begun.archive_sha256), into)
         return folders.root_of(into)
+
+    def measured(self, begun: Begun, into: Path) -> None:
+        """Write what the registry knows."""
+        figures.write(self._context, begun.model, into)
 
     def hand_in(self, at: Attempt, handed: Handed) -> None:
         """Enter the results."""

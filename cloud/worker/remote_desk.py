@@ -93,6 +93,10 @@ class RemoteDesk:
         archive.unlink()
         return folders.root_of(into)
 
+    def measured(self, begun: Begun, into: Path) -> None:
+        """Download what devices measured."""
+        _ours(lambda: self._remote.download(f"/units/{begun.unit}/figures", into))
+
     def hand_in(self, at: Attempt, handed: Handed) -> None:
         """Send the artifacts, then hand in the report."""
         digests = [self._send(at, file) for file in handed.files]

@@ -102,8 +102,14 @@ class Task:
         (work / "model").mkdir()
         try:
             folder = await self._patiently(lambda: self._desk.fetch(begun, work / "model"))
+            measured = work / "figures.json"
+            await self._patiently(lambda: self._desk.measured(begun, measured))
             request = Request(
-                folder=folder, out=out, version=begun.version, targets=tuple(begun.targets)
+                folder=folder,
+                out=out,
+                version=begun.version,
+                targets=tuple(begun.targets),
+                figures=measured,
             )
             self._process = CompilerProcess(request)
             await self._process.run(self._hear)

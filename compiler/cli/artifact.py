@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.runtimes import registry
 from agent.runtimes.port import Options
+from compiler.cli import trials
 from compiler.errors import DataError, OutputError
 from compiler.graph import data
 from compiler.provenance import keys
@@ -26,16 +27,21 @@ _FILE = click.Path(path_type=Path)
 _MAX_BATCH = 64
 
 
-@click.group(short_help="Run and inspect compiled artifacts.")
+@click.group(short_help="Run, inspect and prove compiled artifacts.")
 def command() -> None:
-    """Artifacts: what `outrider compile` made, one file each.
+    """Artifacts: what `outrider compile` made, one file each; and those in the cloud that are unproven.
 
     \b
       outrider artifact show FILE
       outrider artifact run FILE --input in.npz --output out.npz
       outrider artifact verify FILE
+      outrider artifact prove NAME@VERSION --target TARGET
       outrider artifact key
     """
+
+
+for each in trials.COMMANDS:
+    command.add_command(each)
 
 
 @command.command()

@@ -107,6 +107,18 @@ def merge(left: Histogram, right: Histogram) -> Histogram:
     )
 
 
+def quantile(histogram: Histogram | None, share: float) -> float | None:
+    """Upper edge of the bin that holds the quantile; the last edge for the open bin; None when empty."""
+    if histogram is None or histogram.count == 0 or not histogram.edges:
+        return None
+    wanted, seen = share * histogram.count, 0
+    for index, count in enumerate(histogram.counts):
+        seen += count
+        if seen >= wanted:
+            return histogram.edges[min(index, len(histogram.edges) - 1)]
+    return histogram.edges[-1]
+
+
 def _usable(array: NDArray[np.float64]) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         return np.asarray(np.abs(array) <= LIMIT)

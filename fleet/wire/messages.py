@@ -60,6 +60,8 @@ class Birth(Message, frozen=True):
         trust: version of each trusted metadata file, for instance ``{"image/root.json": 1}``.
         nonce: random; the answer's trusted time is bound to it.
         buffered: rows that wait in the device's buffer for an acknowledgement.
+        environment: what engines built here depend on: ``device_name``, ``compute_capability``, ``l4t``,
+            ``tensorrt``; empty where no engine can be built.
     """
 
     device: str
@@ -73,6 +75,7 @@ class Birth(Message, frozen=True):
     assignment_counter: int = 0
     buffered: int = 0
     labels: dict[str, str] = {}
+    environment: dict[str, str] = {}
 
 
 class Status(Message, frozen=True):
@@ -90,6 +93,7 @@ class Reported(Message, frozen=True):
         state: value of `agent.core` update states, e.g. ``fetching`` or ``committed``.
         figures: numbers of the step: golden cosine, bytes fetched, seconds. JSON has no NaN: what is not
             finite arrives as None.
+        facts: what the step's figures rest on, in words: runtime, its version, an engine's digest.
         error_code: stable code of what went wrong, empty when nothing did.
     """
 
@@ -107,6 +111,7 @@ class Reported(Message, frozen=True):
     error_code: str = ""
     detail: str = ""
     figures: Mapping[str, float | None] = {}
+    facts: Mapping[str, str] = {}
     url: str = ""
 
 
@@ -166,7 +171,43 @@ class MetadataWanted(Message, frozen=True, tag_field="op", tag="metadata"):
     nonce: str
 
 
-Request = BlocksWanted | MetadataWanted
+class EngineOffer(Message, frozen=True, tag_field="op", tag="engine"):
+    """What a builder attests of an engine that it was ordered to build; its envelope's signature is the attestation.
+
+    Attributes:
+        id: of the order.
+        artifact: sha256 of the artifact that it was built from.
+        engine: sha256 of the engine.
+        environment: what the engine depends on: ``device_name``, ``compute_capability``, ``l4t``, ``tensorrt``, ...
+        host_code: whether it embeds code for the host's processor.
+    """
+
+    id: str
+    artifact: str
+    engine: str
+    length_bytes: int
+    environment: Mapping[str, str]
+    host_code: bool
+
+
+class EngineFailure(Message, frozen=True, tag_field="op", tag="engine_failed"):
+    """Why a builder has no engine for an order."""
+
+    id: str
+    code: str
+    text: str
+
+
+class EngineBlock(Message, frozen=True, tag_field="op", tag="engine_block"):
+    """One block of an engine; proved by the engine's digest when all are there."""
+
+    id: str
+    engine: str
+    index: int
+    data: bytes
+
+
+Request = BlocksWanted | MetadataWanted | EngineOffer | EngineFailure | EngineBlock
 
 
 # --- to the device ---------------------------------------------------------------------------------
@@ -217,10 +258,24 @@ class CommandOp(str, Enum):
     """What the cloud may ask a device to do at once."""
 
     REBIRTH = "rebirth"
+    BUILD = "build"
+    UPLOAD = "upload"
 
 
 class Command(Message, frozen=True):
-    """An order outside the assignment; `counter` of the envelope grows strictly per device."""
+    """An order outside the assignment; `counter` of the envelope grows strictly per device.
+
+    Attributes:
+        artifact: for ``build``: sha256 of the artifact, which the device has from its assignment.
+        engine: for ``upload``: sha256 of the engine that it attested.
+        first, bitmap: for ``upload``: the blocks that are wanted, see `BlocksWanted`.
+        block_size_bytes: for ``upload``.
+    """
 
     id: str
     op: CommandOp
+    artifact: str = ""
+    engine: str = ""
+    first: int = 0
+    bitmap: bytes = b""
+    block_size_bytes: int = 0

@@ -26,7 +26,13 @@ from tuf.api.metadata import (
 
 from ota.errors import ReleaseError
 from ota.metadata import documents, roots
-from ota.metadata.release import ReleaseFile, check_model, release_order, target_file
+from ota.metadata.release import (
+    ReleaseFile,
+    check_model,
+    parse_path,
+    release_order,
+    target_file,
+)
 
 DAY_S: Final = 86_400
 TARGETS_DAYS: Final = 365
@@ -179,6 +185,32 @@ class ImageRepository:
         return self._publish(
             {f"{model}.json": self._sign_targets(targets, release_signer, now)}, now
         )
+
+    def withdraw_candidate(self, path: str, release_signer: Signer, now: float) -> dict[str, bytes]:
+        """Take a candidate's target back; what is not there any more changes nothing.
+
+        Args:
+            path: the target's path.
+            release_signer: the model's release key.
+            now: the time, seconds since the epoch.
+
+        Returns:
+            The documents that changed.
+
+        Raises:
+            ReleaseError: it is released; that is never taken back.
+        """
+        file = f"{parse_path(path).model}.json"
+        target = self.target(path)
+        if target is None:
+            return {}
+        if not (target.custom or {}).get("candidate_for"):
+            raise ReleaseError(
+                f"expected the path of a candidate, found {path}, which is released; it stays"
+            )
+        targets = self._targets(file)
+        del targets.targets[path]
+        return self._publish({file: self._sign_targets(targets, release_signer, now)}, now)
 
     def refresh(self, now: float) -> dict[str, bytes]:
         """Sign the snapshot and the timestamp again, so that they do not expire.

@@ -52,10 +52,12 @@ class Blocks(msgspec.Struct, frozen=True, kw_only=True):
     block_size: Natural
 
 
-class TargetCustom(msgspec.Struct, frozen=True, kw_only=True):
+class TargetCustom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the image repository says of a target, signed by the model's release key.
 
     Attributes:
+        candidate_for: the one device that may have it, to prove it there: it is tried and never
+            activated, and every other device refuses it. Empty for what is released.
         attested_by: public keys (PEM) of the compiling hosts that the release key vouches for: the
             artifact's attestation must be signed by one of them. Empty in releases of before devices
             checked attestations, which no device takes any more.
@@ -67,6 +69,7 @@ class TargetCustom(msgspec.Struct, frozen=True, kw_only=True):
     hardware_classes: list[str]
     security_floor: Floor
     blocks: Blocks
+    candidate_for: str = ""
     attested_by: Attestors = []
 
 
@@ -96,6 +99,8 @@ class ReleaseFile:
         target: name of the compile target, for instance ``litert-cpu``.
         sha256, length_bytes: of the artifact's file.
         blocks_sha256, blocks_length_bytes, block_size_bytes: of its block list.
+        variant: what tells it from another artifact for the same target; empty for the first.
+        candidate_for: the device that is to prove it; see `TargetCustom`.
         attested_by: public keys (PEM) of the hosts that attested it.
     """
 
@@ -107,6 +112,8 @@ class ReleaseFile:
     block_size_bytes: int
     runtime: str
     hardware_classes: Sequence[str]
+    variant: str = ""
+    candidate_for: str = ""
     attested_by: Sequence[str] = ()
 
 
@@ -148,6 +155,11 @@ def target_path(model: str, release: str, target: str) -> str:
             f"expected a target name of 1 to 64 of A-Z a-z 0-9 _ -, found {target!r}; rename it"
         )
     return f"{model}/{release}/{target}{SUFFIX}"
+
+
+def variant_name(target: str, variant: str) -> str:
+    """How an artifact is called in its path: by its target, and by its variant where it has one."""
+    return f"{target}-{variant}" if variant else target
 
 
 def parse_path(path: str) -> TargetPath:
@@ -213,11 +225,12 @@ def target_file(model: str, release: str, file: ReleaseFile, floor: str) -> Targ
             length=file.blocks_length_bytes,
             block_size=file.block_size_bytes,
         ),
+        candidate_for=file.candidate_for,
         attested_by=list(file.attested_by),
     )
     return TargetFile(
         length=file.length_bytes,
         hashes={"sha256": file.sha256},
-        path=target_path(model, release, file.target),
+        path=target_path(model, release, variant_name(file.target, file.variant)),
         unrecognized_fields={"custom": msgspec.to_builtins(custom)},
     )

@@ -26,6 +26,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         blocks_sha256, blocks_length_bytes, block_size_bytes: of the blob's signed block list.
         security_floor: the oldest release of the model that may still be gone back to.
         activate_before: Unix time after which it must no longer be activated; 0 means never.
+        candidate: it is to be tried and reported on, and never activated.
         attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
     """
 
@@ -41,6 +42,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     hardware_classes: list[str]
     security_floor: str
     activate_before: float
+    candidate: bool = False
     attested_by: list[str] = []
 
 
@@ -104,11 +106,13 @@ def agreed(targets: Targets, image: TrustedSet, *, load: Loader) -> tuple[Target
     Raises:
         MismatchError: the image repository does not have a target, or has other bytes for it.
         RollbackRefusedError: a release is below its model's security floor.
+        WrongDeviceError: a candidate that another device is to prove.
         VerificationError: a document or a custom field does not hold.
     """
     found: dict[str, Target] = {}
+    device = _binding(targets).device
     for path, assigned in targets.targets.items():
-        target = _agreed(path, assigned, image, load)
+        target = _agreed(path, assigned, image, load, device=device)
         if target.model in found:
             raise MismatchError(
                 f"{_DIRECTOR}: expected one target for model {target.model!r}, found "
@@ -143,7 +147,9 @@ def _binding(targets: Targets) -> releases.Assignment:
     )
 
 
-def _agreed(path: str, assigned: TargetFile, image: TrustedSet, load: Loader) -> Target:
+def _agreed(
+    path: str, assigned: TargetFile, image: TrustedSet, load: Loader, *, device: str
+) -> Target:
     parts = releases.parse_path(path)
     found = image.find_target(path, load)
     if found is None:
@@ -166,6 +172,11 @@ def _agreed(path: str, assigned: TargetFile, image: TrustedSet, load: Loader) ->
             f"{path}: expected release {parts.release!r} of {parts.model!r}, its custom field says "
             f"{custom.release!r} of {custom.model!r}; the release must be signed again"
         )
+    if custom.candidate_for not in {"", device}:
+        raise WrongDeviceError(
+            f"{path}: expected what every device may have or a candidate for {device!r}, found a "
+            f"candidate that {custom.candidate_for!r} alone may prove; it is refused"
+        )
     order = releases.custom_of(
         releases.AssignmentCustom, assigned.custom or {}, name=f"director: {path}: custom"
     )
@@ -183,6 +194,7 @@ def _agreed(path: str, assigned: TargetFile, image: TrustedSet, load: Loader) ->
         hardware_classes=custom.hardware_classes,
         security_floor=floor,
         activate_before=float(order.activate_before),
+        candidate=bool(custom.candidate_for),
         attested_by=custom.attested_by,
     )
 

@@ -21,7 +21,7 @@ from cloud.gateway.blocks import BlockServer
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Incoming
 from cloud.gateway.pushes import Pushes
-from cloud.services import attestors, enrolment, rollouts, trust
+from cloud.services import attestors, enrolment, proving, rollouts, trust
 from cloud.settings import Settings
 from compiler.provenance import attest, predicate
 from compiler.provenance.predicate import GateFigures, Provenance
@@ -185,6 +185,7 @@ class Backend:
 
     def _tick(self) -> None:
         rollouts.tick(self.context)
+        proving.tick(self.context)
         self._pushes.step(self._schedule.now)
 
     def attested(self, content: Package) -> Package:

@@ -158,6 +158,7 @@ class Crew:
             cosine_min=1.0 if passed else 0.2,
             max_abs=0.0 if passed else 3.0,
             latency_ms_p50=1.0,
+            latency_ms_p95=1.5,
             peak_memory_mib=20.0,
         )
         self.post(ev.SelfTested(worker=worker.number, result=result))

@@ -31,7 +31,7 @@ from simulator.errors import ViolationError
 from simulator.virtual.device import Device
 
 HANDOVER_S = 5.0
-TERMINAL = frozenset({"committed", "failed", "incompatible", "refused"})
+TERMINAL = frozenset({"committed", "measured", "failed", "incompatible", "refused"})
 
 
 @dataclass

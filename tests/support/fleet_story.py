@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support import artifacts as packages
 
 from cloud import context as contexts
@@ -19,13 +21,15 @@ from cloud.auth.roles import Role
 from cloud.context import Context
 from cloud.services import artifacts, attestors, ingest, releases, rollouts, trust
 from cloud.services.cohorts import Cohort
+from cloud.services.proving import Sealed
 from fleet.artifact import package
 from fleet.artifact.manifest import Feature, Metric
 from fleet.drift import calibrate
-from fleet.registry.repositories import Devices, Models, Rollouts
+from fleet.registry.repositories import Devices, Models, Proving, Rollouts
 from fleet.registry.tables import Device, ModelVersion
 from fleet.telemetry import histogram
 from fleet.telemetry.window import LATENCY_EDGES_MS, DriftVerdict, Window
+from fleet.wire import codec, envelope
 from fleet.wire.messages import (
     Birth,
     Event,
@@ -127,7 +131,14 @@ class Story:
             Devices(unit.session).add(row)
         self.birth(device, hardware=hardware)
 
-    def birth(self, device: str, *, hardware: str, models: list[ModelStatus] | None = None) -> None:
+    def birth(
+        self,
+        device: str,
+        *,
+        hardware: str,
+        models: list[ModelStatus] | None = None,
+        onnxruntime: str = "1.23.2",
+    ) -> None:
         message = Birth(
             device=device,
             boot_epoch=f"{device}-boot",
@@ -135,7 +146,7 @@ class Story:
             hardware_class=hardware,
             runtimes=[
                 RuntimeInfo(name="litert", version="2.3.0"),
-                RuntimeInfo(name="onnxruntime", version="1.23.2"),
+                RuntimeInfo(name="onnxruntime", version=onnxruntime),
             ],
             models=models or [],
             trust={"image/root.json": 1},
@@ -177,6 +188,27 @@ class Story:
             error_code=error,
         )
         ingest.reported(self.context, message)
+
+    def measure(self, device: str, **figures: float) -> None:
+        """What a proving device signs of the candidate that it has on trial."""
+        with self.context.read() as session:
+            trial = Proving(session).running_on(device)
+        assert trial is not None
+        assert trial.release is not None
+        good = {"golden_cosine_min": 0.99998, "golden_max_abs": 0.0, "latency_ms_p50": 0.21,
+                "latency_ms_p95": 0.34, "peak_memory_mib": 412.0}  # fmt: skip
+        message = Reported(
+            device=device, boot_epoch=f"{device}-boot", seq=self._next(device), model=MODEL,
+            release=trial.release, sha256=trial.artifact, assignment_counter=trial.counter,
+            state="measured", at=self.context.clock(), terminal=True, figures={**good, **figures},
+            facts={"runtime": "onnxruntime", "runtime_version": "1.23.2"},
+        )  # fmt: skip
+        key = ec.derive_private_key(11, ec.SECP256R1())
+        sealed = envelope.seal(
+            "reported", device, codec.to_json(message), envelope.signer(key), counter=message.seq
+        )
+        public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        ingest.reported(self.context, message, Sealed(envelope.to_bytes(sealed), public))
 
     def update(self, device: str, release: str, *, until: str = "committed") -> None:
         """Walk a device through its update."""

@@ -15,6 +15,7 @@ from fleet.registry.tables import (
     ReleaseVariant,
     Rollout,
     TelemetryWindow,
+    Trial,
 )
 
 NOW = 1_800_000_000.0
@@ -48,6 +49,14 @@ def rollout(name: str = "r1", **changes: Any) -> Rollout:
     return Rollout(**(fields | changes))
 
 
+def trial(name: str = "t1", **changes: Any) -> Trial:
+    fields = {
+        "id": name, "artifact": "a1", "model": "m", "version": "1", "target": "t", "device": "d1",
+        "hardware_class": "h", "created_at": NOW, "created_by": "x",
+    }  # fmt: skip
+    return Trial(**(fields | changes))
+
+
 def received(seq: int, **changes: Any) -> Received:
     fields = {
         "device": "d1", "boot_epoch": "e1", "seq": seq, "kind": "telemetry", "received_at": NOW,
@@ -71,6 +80,15 @@ def populate(session: Session) -> None:
         artifact(),
         Release(
             id="m@1", model="m", version="1", security_floor="", created_at=NOW, created_by="x"
+        ),
+        Release(
+            id="m@2-candidate.x",
+            model="m",
+            version="2-candidate.x",
+            security_floor="",
+            created_at=NOW,
+            created_by="x",
+            candidate_for="d2",
         ),
     ):
         session.add(row)

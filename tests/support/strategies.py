@@ -61,10 +61,12 @@ def windows(model: str = "digits", release: str = "1") -> st.SearchStrategy[Wind
     )
 
 
+facts = st.dictionaries(names, names, max_size=3)
 figures = st.dictionaries(names, st.none() | st.floats(-1e300, 1e300), max_size=3)
 
 _FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
-    m.Reported: {"figures": figures},
+    m.Reported: {"figures": figures, "facts": facts},
+    m.EngineOffer: {"environment": facts},
     m.Event: {"figures": figures},
     m.TelemetryBatch: {"windows": st.lists(windows(), max_size=3)},
     m.Desired: {
@@ -75,6 +77,7 @@ _FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
 
 KINDS: tuple[type[m.Message], ...] = (
     m.Birth, m.Status, m.Reported, m.Event, m.TelemetryBatch, m.BlocksWanted, m.MetadataWanted,
+    m.EngineOffer, m.EngineFailure, m.EngineBlock,
     m.Desired, m.Refusal, m.Block, m.Ack, m.Command,
 )  # fmt: skip
 

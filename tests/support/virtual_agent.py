@@ -77,6 +77,7 @@ class Device:
         self._order = itertools.count()
         self._heap: list[tuple[float, int, int, ev.Event]] = []
         self.workers: dict[int, dict[str, Any]] = {}
+        self.engines: dict[str, bytes] = {}
         self.builds: dict[str, cmd.Build] = {}
         self.boot()
 
@@ -309,6 +310,30 @@ class Device:
             )
         )
 
+    # --- engines for twins -----------------------------------------------------------------------
+
+    def _on_buildfortwins(self, c: cmd.BuildForTwins) -> None:
+        data = self.disk.slots.get(c.model, {}).get(c.slot, b"")
+        assert hashlib.sha256(data).hexdigest() == c.sha256
+        engine = b"engine of " + data
+        self.engines[hashlib.sha256(engine).hexdigest()] = engine
+        self._post(
+            ev.EngineReady(
+                order=c.order,
+                artifact=c.sha256,
+                engine=hashlib.sha256(engine).hexdigest(),
+                length_bytes=len(engine),
+                environment={"tensorrt": "10.3"},
+                host_code=False,
+            ),
+            30.0,
+        )
+
+    def _on_readengine(self, c: cmd.ReadEngine) -> None:
+        for index in c.indices:
+            data = self.engines[c.engine][index * c.block_size_bytes :][: c.block_size_bytes]
+            self._post(ev.EngineRead(order=c.order, engine=c.engine, index=index, data=data))
+
     def _on_build(self, c: cmd.Build) -> None:
         data = self.disk.slots[c.model][c.slot]
         assert hashlib.sha256(data).hexdigest() == c.sha256
@@ -363,6 +388,7 @@ class Device:
             cosine_min=1.0 if passed else 0.1,
             max_abs=0.0,
             latency_ms_p50=1.0,
+            latency_ms_p95=1.5,
             peak_memory_mib=10.0,
         )
         self._post(ev.SelfTested(worker=c.worker, result=result), 0.5)

@@ -25,6 +25,7 @@ from fleet.wire.messages import (
     Desired,
     Event,
     Reported,
+    Request,
     TelemetryBatch,
 )
 from ota.metadata.director import Assigned, Director, DirectorSigners
@@ -79,6 +80,7 @@ class Cloud:
         self.events: list[Event] = []
         self.windows: dict[tuple[str, int], Window] = {}
         self.births: list[Birth] = []
+        self.requests: list[Any] = []
         self.acks = True
         self.seen: set[tuple[str, int]] = set()
 
@@ -99,7 +101,7 @@ class Cloud:
 
     def release(self, model: str, release: str, behaviour: str = "good", **changes: Any) -> str:
         """Sign a release; returns its path."""
-        data = content(model, release, behaviour)
+        data = changes.pop("data", b"") or content(model, release, behaviour)
         listed = block_list(data, BLOCK)
         file = ReleaseFile(
             target="cpu",
@@ -110,6 +112,7 @@ class Cloud:
             block_size_bytes=BLOCK,
             runtime=changes.pop("runtime", "litert"),
             hardware_classes=changes.pop("hardware_classes", ["cpu-x86-64"]),
+            candidate_for=changes.pop("candidate_for", ""),
             attested_by=changes.pop("attested_by", ["builder"]),
         )
         by = _signer(f"release {model}")
@@ -159,8 +162,9 @@ class Cloud:
         device = fields.pop("device")
         return envelope.to_bytes(envelope.seal(kind, device, payload, self._by, **fields))
 
-    def command(self, op: Any, counter: int) -> bytes:
-        return self.seal("cmd", codec.to_json(Command(id="c", op=op)), counter=counter)
+    def command(self, op: Any, counter: int, **fields: Any) -> bytes:
+        command = Command(**({"id": "c", "op": op} | fields))
+        return self.seal("cmd", codec.to_json(command), counter=counter)
 
     def hear(self, kind: str, sealed: bytes) -> Iterator[tuple[str, bytes]]:
         """Take a message; the answers."""
@@ -172,7 +176,10 @@ class Cloud:
             self.births.append(birth)
             yield "desired", self.desired(birth.nonce)
         elif kind == "req":
-            wanted = codec.from_json(BlocksWanted, payload)
+            wanted: Any = codec.from_json(Request, payload)  # type: ignore[arg-type]  # a union is a type to msgspec
+            if not isinstance(wanted, BlocksWanted):
+                self.requests.append(wanted)
+                return
             blob = self.blobs[wanted.digest]
             for block in blocks_for(wanted, lambda start, length: blob[start : start + length]):
                 yield "blob", codec.to_msgpack(block)

@@ -36,6 +36,7 @@ class NewRelease(BaseModel):
     model: str
     version: str
     security_floor: str = ""
+    rebuild: bool = False
 
 
 @router.post("/models", status_code=201)
@@ -112,6 +113,7 @@ def create_release(body: NewRelease, cloud: Cloud, by: Engineer) -> Response:
         model=body.model,
         version=body.version,
         security_floor=body.security_floor,
+        rebuild=body.rebuild,
         by=by.name,
     )
     with cloud.read() as session:

@@ -16,7 +16,7 @@ from cloud.api.answers import answer
 from cloud.auth.pki import Pki
 from cloud.broker import work_names
 from cloud.errors import InputError
-from cloud.services import incoming, units, views, workers
+from cloud.services import figures, incoming, units, views, workers
 from cloud.services.workers import Introduction
 from cloud.work.messages import Attempt, Handed, Who
 from fleet.registry.repositories import Models, Work
@@ -151,6 +151,14 @@ def folder(unit: str, cloud: Cloud, _by: Worker) -> Response:
         job = Models(session).job(Work(session).unit(unit).job)
         version = Models(session).version(job.model, job.version)
     return FileResponse(cloud.blobs.path(version.archive_sha256), media_type="application/zip")
+
+
+@router.get("/units/{unit}/figures")
+def measured(unit: str, cloud: Cloud, _by: Worker) -> Response:
+    """What devices measured of the model that a unit compiles, as ``--figures`` takes it."""
+    with cloud.read() as session:
+        job = Models(session).job(Work(session).unit(unit).job)
+        return answer(figures.document(session, job.model))
 
 
 @router.post("/units/{unit}/artifacts", status_code=201)

@@ -5,7 +5,17 @@ Rules:
 - Times are seconds since the Unix epoch; a device's own verdict on drift and the registry's are kept apart.
 """
 
+from cloud.services.views.artifacts import (
+    ArtifactLine,
+    TrialLine,
+    artifacts,
+    provers,
+    trial,
+    trials,
+)
+from cloud.services.views.campaigns import CampaignLine, campaign, campaigns
 from cloud.services.views.device import DeviceView, WindowLine, device, windows
+from cloud.services.views.engines import EngineLine, engine, engines
 from cloud.services.views.fleet import (
     DeviceLine,
     EventLine,
@@ -16,11 +26,9 @@ from cloud.services.views.fleet import (
     fleet,
 )
 from cloud.services.views.models import (
-    ArtifactLine,
     ModelLine,
     ModelView,
     ReleaseLine,
-    artifacts,
     model,
     models,
     release,
@@ -51,8 +59,10 @@ __all__ = [
     "PERIOD_S",
     "ArtifactLine",
     "AttemptLine",
+    "CampaignLine",
     "DeviceLine",
     "DeviceView",
+    "EngineLine",
     "EventLine",
     "FleetView",
     "JobLine",
@@ -63,13 +73,18 @@ __all__ = [
     "RolloutLine",
     "RolloutView",
     "Traffic",
+    "TrialLine",
     "UnitLine",
     "WindowLine",
     "WorkerLine",
     "artifacts",
+    "campaign",
+    "campaigns",
     "device",
     "device_line",
     "devices",
+    "engine",
+    "engines",
     "events",
     "fleet",
     "job",
@@ -78,11 +93,14 @@ __all__ = [
     "model",
     "models",
     "preview",
+    "provers",
     "release",
     "releases",
     "rollout",
     "rollouts",
     "traffic",
+    "trial",
+    "trials",
     "version",
     "windows",
     "workers",

@@ -13,7 +13,7 @@ from cloud.services.views.fleet import DeviceLine, EventLine
 from fleet.registry.repositories import Devices, Telemetry, Trust
 from fleet.registry.repositories.telemetry import Reception
 from fleet.registry.tables import Report, TelemetryWindow
-from fleet.telemetry.histogram import Histogram
+from fleet.telemetry.histogram import quantile
 
 
 class WindowLine(View, frozen=True):
@@ -121,18 +121,6 @@ def windows(
     rows = Telemetry(session).windows(device_id, model=model, limit=limit)
     lines = (_window(row) for row in rows)
     return [line for line in lines if line is not None]
-
-
-def quantile(histogram: Histogram | None, share: float) -> float | None:
-    """Upper edge of the bin that holds the quantile; the last edge for the open bin; None when empty."""
-    if histogram is None or histogram.count == 0 or not histogram.edges:
-        return None
-    wanted, seen = share * histogram.count, 0
-    for index, count in enumerate(histogram.counts):
-        seen += count
-        if seen >= wanted:
-            return histogram.edges[min(index, len(histogram.edges) - 1)]
-    return histogram.edges[-1]
 
 
 def _window(row: TelemetryWindow) -> WindowLine | None:

@@ -18,7 +18,7 @@ from fleet.registry.tables import (
     TelemetryWindow,
 )
 
-_ENDED_WELL = frozenset({"idle", "committed"})
+_ENDED_WELL = frozenset({"idle", "committed", "measured"})
 _ENDED_BADLY = frozenset({"failed", "incompatible", "refused"})
 
 
@@ -69,7 +69,11 @@ class ModelLine(View, frozen=True):
 
 
 class DeviceLine(View, frozen=True):
-    """One device in the fleet's list."""
+    """One device in the fleet's list.
+
+    Attributes:
+        proving_class, builder_class: the hardware class that it is a proving device, or a builder, of; empty: none.
+    """
 
     id: str
     online: bool
@@ -81,6 +85,8 @@ class DeviceLine(View, frozen=True):
     birth_at: float | None
     buffered: int
     assignment_counter: int
+    proving_class: str
+    builder_class: str
     drifting: bool
     models: list[ModelLine]
 
@@ -199,6 +205,8 @@ def _device_line(row: Device, models: list[ModelLine]) -> DeviceLine:
         birth_at=row.birth_at,
         buffered=row.buffered,
         assignment_counter=row.assignment_counter,
+        proving_class=row.proving_class,
+        builder_class=row.builder_class,
         drifting=any(m.drift.device_changed or m.drift.registry_changed for m in models),
         models=models,
     )

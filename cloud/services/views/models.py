@@ -7,42 +7,22 @@ from typing import Any
 from sqlmodel import Session
 
 from cloud.services.views import work
+from cloud.services.views.artifacts import ArtifactLine, artifacts, samples_needed
 from cloud.services.views.base import View
 from cloud.services.views.work import JobLine
 from fleet.registry.errors import NotFoundError
 from fleet.registry.repositories import Models
-from fleet.registry.tables import Artifact, ModelVersion, Release
-
-
-class ArtifactLine(View, frozen=True):
-    """A compiled artifact with the figures that judge it.
-
-    Attributes:
-        metric: name, value and the fp32 model's value.
-        result: the target's entry of the compile report: parity, latency, candidates.
-    """
-
-    sha256: str
-    model: str
-    version: str
-    target: str
-    runtime: str
-    runtime_version: str
-    hardware_classes: list[str]
-    recipe: str
-    status: str
-    evidence: str
-    size_bytes: int
-    metric: dict[str, Any]
-    latency_ms_p50: float
-    latency_ms_p95: float
-    features: list[str]
-    result: dict[str, Any]
-    created_at: float
+from fleet.registry.tables import ModelVersion, Release
 
 
 class Variant(View, frozen=True):
-    """One artifact of a release."""
+    """One artifact of a release.
+
+    Attributes:
+        status: ``accepted``, or ``proven`` by the device `proved_by`.
+        fallback: it stands in for the target's first choice.
+        samples_needed: with weak evidence, how many labelled samples would decide; None when not known.
+    """
 
     target: str
     artifact: str
@@ -50,6 +30,11 @@ class Variant(View, frozen=True):
     hardware_classes: list[str]
     size_bytes: int
     path: str
+    status: str
+    evidence: str
+    samples_needed: int | None
+    fallback: bool
+    proved_by: str
 
 
 class ReleaseLine(View, frozen=True):
@@ -61,6 +46,7 @@ class ReleaseLine(View, frozen=True):
     security_floor: str
     created_at: float
     created_by: str
+    candidate_for: str
     variants: list[Variant]
 
 
@@ -130,7 +116,7 @@ def model(session: Session, name: str) -> ModelView:
         )
     return ModelView(
         name=name,
-        versions=[_version(repository, row) for row in reversed(rows)],
+        versions=[_version(session, row) for row in reversed(rows)],
         releases=releases(session, name),
         jobs=work.jobs_of(session, name),
     )
@@ -138,15 +124,7 @@ def model(session: Session, name: str) -> ModelView:
 
 def version(session: Session, name: str, number: str) -> VersionLine:
     """One version of a model. Raises NotFoundError."""
-    repository = Models(session)
-    return _version(repository, repository.version(name, number))
-
-
-def artifacts(
-    session: Session, name: str | None = None, number: str | None = None
-) -> list[ArtifactLine]:
-    """Artifacts, newest first."""
-    return [_artifact(row) for row in Models(session).artifacts(name, number)]
+    return _version(session, Models(session).version(name, number))
 
 
 def releases(session: Session, name: str | None = None) -> list[ReleaseLine]:
@@ -161,7 +139,8 @@ def release(session: Session, release_id: str) -> ReleaseLine:
     return _release(repository, repository.release(release_id))
 
 
-def _version(repository: Models, row: ModelVersion) -> VersionLine:
+def _version(session: Session, row: ModelVersion) -> VersionLine:
+    repository = Models(session)
     return VersionLine(
         name=row.model,
         version=row.version,
@@ -170,31 +149,8 @@ def _version(repository: Models, row: ModelVersion) -> VersionLine:
         created_at=row.created_at,
         created_by=row.created_by,
         description=dict(row.description),
-        artifacts=[_artifact(a) for a in repository.artifacts(row.model, row.version)],
+        artifacts=artifacts(session, row.model, row.version),
         released=repository.find_release(f"{row.model}@{row.version}") is not None,
-    )
-
-
-def _artifact(row: Artifact) -> ArtifactLine:
-    manifest = row.manifest
-    return ArtifactLine(
-        sha256=row.sha256,
-        model=row.model,
-        version=row.version,
-        target=row.target,
-        runtime=row.runtime,
-        runtime_version=row.runtime_version,
-        hardware_classes=list(row.hardware_classes),
-        recipe=row.recipe,
-        status=row.status,
-        evidence=row.evidence,
-        size_bytes=row.size_bytes,
-        metric=dict(manifest.get("metric", {})),
-        latency_ms_p50=float(manifest.get("latency_ms_p50", 0.0)),
-        latency_ms_p95=float(manifest.get("latency_ms_p95", 0.0)),
-        features=[str(f.get("name", "")) for f in manifest.get("features", [])],
-        result=dict(row.result),
-        created_at=row.created_at,
     )
 
 
@@ -206,6 +162,7 @@ def _release(repository: Models, row: Release) -> ReleaseLine:
         security_floor=row.security_floor,
         created_at=row.created_at,
         created_by=row.created_by,
+        candidate_for=row.candidate_for,
         variants=[
             Variant(
                 target=variant.target,
@@ -214,6 +171,11 @@ def _release(repository: Models, row: Release) -> ReleaseLine:
                 hardware_classes=list(artifact.hardware_classes),
                 size_bytes=artifact.size_bytes,
                 path=variant.path,
+                status=artifact.standing,
+                evidence=artifact.evidence,
+                samples_needed=samples_needed(artifact),
+                fallback=artifact.fallback,
+                proved_by=artifact.proved_by,
             )
             for variant, artifact in repository.variants(row.id)
         ],

@@ -8,12 +8,12 @@ from sqlmodel import Session
 
 from cloud.services import drift
 from cloud.services.views.base import View
-from cloud.services.views.device import quantile
 from fleet.drift import detect
 from fleet.errors import CallerError
 from fleet.registry.repositories import Models, Telemetry
 from fleet.registry.tables import Artifact
 from fleet.telemetry import merge
+from fleet.telemetry.histogram import quantile
 from fleet.telemetry.window import Window
 
 PERIOD_S = 3600.0

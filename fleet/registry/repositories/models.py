@@ -97,8 +97,9 @@ class Models:
         return self._session.get(Release, release)
 
     def releases(self, model: str | None = None) -> Sequence[Release]:
-        """Releases, newest first."""
+        """Releases, newest first; candidates for proving devices are none."""
         query = select(Release).order_by(col(Release.created_at).desc())
+        query = query.where(Release.candidate_for == "")
         if model is not None:
             query = query.where(Release.model == model)
         return self._session.exec(query).all()
@@ -109,7 +110,7 @@ class Models:
             select(ReleaseVariant, Artifact)
             .join(Artifact, col(Artifact.sha256) == col(ReleaseVariant.artifact))
             .where(ReleaseVariant.release == release)
-            .order_by(col(ReleaseVariant.target))
+            .order_by(col(ReleaseVariant.target), col(ReleaseVariant.variant))
         )
         return self._session.exec(query).all()
 

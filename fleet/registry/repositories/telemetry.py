@@ -12,6 +12,8 @@ from sqlmodel import Session, col, select
 from fleet.registry.tables import DeviceEvent, DriftState, Received, Report, TelemetryWindow
 
 FIRST_SEQ = 1
+SELF_TESTED = ("activating", "measured")
+"""States that a device enters with the figures of a self-test."""
 
 
 class Reception(NamedTuple):
@@ -79,6 +81,13 @@ class Telemetry:
         query = select(Report).where(Report.device == device).order_by(col(Report.at).desc())
         return self._session.exec(query.limit(limit)).all()
 
+    def self_tests(self, sha256: Sequence[str]) -> Sequence[Report]:
+        """Reports that told a self-test of some artifacts that was passed, oldest first."""
+        query = select(Report).where(
+            col(Report.sha256).in_(list(sha256)), col(Report.state).in_(SELF_TESTED)
+        )
+        return self._session.exec(query.order_by(col(Report.received_at))).all()
+
     def events(self, device: str | None = None, *, limit: int = 200) -> Sequence[DeviceEvent]:
         """Events, newest first; of one device when given."""
         query = select(DeviceEvent).order_by(col(DeviceEvent.at).desc()).limit(limit)
@@ -137,6 +146,14 @@ class Telemetry:
             .limit(limit)
         )
         return self._session.exec(query).all()
+
+    def newest_windows_of_artifacts(
+        self, sha256: Sequence[str], *, limit: int
+    ) -> Sequence[TelemetryWindow]:
+        """The newest windows of some artifacts over all devices."""
+        query = select(TelemetryWindow).where(col(TelemetryWindow.sha256).in_(list(sha256)))
+        query = query.order_by(col(TelemetryWindow.ended).desc(), col(TelemetryWindow.seq).desc())
+        return self._session.exec(query.limit(limit)).all()
 
     def totals(self, device: str | None = None) -> dict[tuple[str, str], tuple[int, int]]:
         """(inferences, errors) by (device, model)."""

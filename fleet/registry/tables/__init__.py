@@ -2,6 +2,7 @@
 
 from fleet.registry.tables.access import AuditEntry, LoginSession, Token
 from fleet.registry.tables.base import Row
+from fleet.registry.tables.campaigns import Campaign
 from fleet.registry.tables.devices import (
     Assignment,
     Claim,
@@ -10,6 +11,7 @@ from fleet.registry.tables.devices import (
     DeviceKey,
     DeviceModel,
 )
+from fleet.registry.tables.engines import EngineBuild
 from fleet.registry.tables.models import (
     Artifact,
     Job,
@@ -18,6 +20,7 @@ from fleet.registry.tables.models import (
     ReleaseVariant,
     TrustFile,
 )
+from fleet.registry.tables.proving import Trial
 from fleet.registry.tables.rollouts import Rollout, RolloutDevice, RolloutStep
 from fleet.registry.tables.telemetry import (
     DeviceEvent,
@@ -32,6 +35,7 @@ __all__ = [
     "Artifact",
     "Assignment",
     "AuditEntry",
+    "Campaign",
     "Claim",
     "DesiredModel",
     "Device",
@@ -39,6 +43,7 @@ __all__ = [
     "DeviceKey",
     "DeviceModel",
     "DriftState",
+    "EngineBuild",
     "Job",
     "LoginSession",
     "ModelVersion",
@@ -52,6 +57,7 @@ __all__ = [
     "Row",
     "TelemetryWindow",
     "Token",
+    "Trial",
     "TrustFile",
     "WorkAttempt",
     "WorkUnit",

@@ -19,6 +19,9 @@ class Device(Row, table=True):
         trust: version of each trusted metadata file, as the last birth said.
         assignment_counter: counter of the newest assignment that the device said it holds.
         message_counter: counter of the last envelope that the cloud sealed for it.
+        proving_class: the hardware class that an operator named it a proving device of; empty: none.
+        builder_class: the same for a builder.
+        environment: what engines built on it depend on, as the last birth said.
     """
 
     __tablename__: ClassVar[str] = "device"
@@ -44,6 +47,9 @@ class Device(Row, table=True):
     birth_at: float | None = None
     last_seen_at: float | None = None
     revoked_at: float | None = None
+    proving_class: str = ""
+    builder_class: str = ""
+    environment: dict[str, str] = json_dict()
 
 
 class DeviceKey(Row, table=True):

@@ -79,7 +79,13 @@ class Artifact(Row, table=True):
     """A compiled artifact: a blob, its manifest and its block list.
 
     Attributes:
+        status: what the compiling host found.
+        fallback: it stands in for the target's first choice where that cannot run.
         result: the target's entry of the compile report (figures, candidates).
+        proved_by, proved_at, trial: the proving device whose signed figures proved it, and in which
+            trial; empty for what the compiling host itself accepted.
+        twin: what a device's environment must be to run it; empty for what is not tied to twins.
+        built_from, built_by: of an engine for twins: the artifact that it was built from, and the device.
     """
 
     __tablename__: ClassVar[str] = "artifact"
@@ -105,10 +111,31 @@ class Artifact(Row, table=True):
     manifest: dict[str, Any] = json_dict()
     result: dict[str, Any] = json_dict()
     created_at: float
+    fallback: bool = False
+    proved_by: str = ""
+    proved_at: float | None = None
+    trial: str = ""
+    twin: dict[str, str] = json_dict()
+    built_from: str = ""
+    built_by: str = ""
+
+    @property
+    def standing(self) -> str:
+        """``proven`` once a proving device's figures promoted it, else `status`."""
+        return "proven" if self.proved_at is not None and self.status == "unproven" else self.status
+
+    @property
+    def releasable(self) -> bool:
+        """Whether every gate that must be passed was passed, here or on a proving device."""
+        return self.standing in {"accepted", "proven"}
 
 
 class Release(Row, table=True):
-    """A signed release of one model version: one variant per target."""
+    """A signed release of one model version: one variant per target, and its fallback beside it.
+
+    Attributes:
+        candidate_for: the device that is to prove the one variant; empty for what is released.
+    """
 
     __tablename__: ClassVar[str] = "release"
 
@@ -118,16 +145,22 @@ class Release(Row, table=True):
     security_floor: str
     created_at: float
     created_by: str
+    candidate_for: str = ""
 
 
 class ReleaseVariant(Row, table=True):
-    """One artifact of a release, under the path by which TUF metadata names it."""
+    """One artifact of a release, under the path by which TUF metadata names it.
+
+    Attributes:
+        variant: the runtime of a fallback; empty for the target's first choice.
+    """
 
     __tablename__: ClassVar[str] = "release_variant"
     __table_args__ = (UniqueConstraint("path"),)
 
     release: str = Field(foreign_key="release.id", primary_key=True)
     target: str = Field(primary_key=True)
+    variant: str = Field(default="", primary_key=True)
     artifact: str = Field(foreign_key="artifact.sha256")
     path: str
 

@@ -50,7 +50,11 @@ class Report(Row, table=True):
     """A step of an update, as the device reported it."""
 
     __tablename__: ClassVar[str] = "report"
-    __table_args__ = (_ledger(), Index("ix_report_device_at", "device", "at"))
+    __table_args__ = (
+        _ledger(),
+        Index("ix_report_device_at", "device", "at"),
+        Index("ix_report_sha256_state", "sha256", "state"),
+    )
 
     device: str = Field(primary_key=True)
     boot_epoch: str = Field(primary_key=True)
@@ -65,6 +69,7 @@ class Report(Row, table=True):
     error_code: str = ""
     detail: str = ""
     figures: dict[str, float | None] = json_dict()
+    facts: dict[str, str] = json_dict()
     at: float
     received_at: float
 

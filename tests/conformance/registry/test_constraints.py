@@ -8,7 +8,17 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
-from support.registry_rows import NOW, artifact, device, job, populate, received, rollout, window
+from support.registry_rows import (
+    NOW,
+    artifact,
+    device,
+    job,
+    populate,
+    received,
+    rollout,
+    trial,
+    window,
+)
 
 from fleet.registry import engine as registry
 from fleet.registry.tables import (
@@ -105,6 +115,15 @@ ILLEGAL = {
     "an unknown repository": TrustFile(repository="attic", name="n", data=b"", updated_at=NOW),
     "an audit entry numbered zero": AuditEntry(
         number=0, at=NOW, actor="x", action="y", subject="z", details="{}", previous_hash="p", hash="h"
+    ),
+    "a trial that runs without an assignment": trial("t2", state="running"),
+    "a trial that is proven by nothing": trial(
+        "t2", state="proven", counter=1, report=b"", finished_at=NOW
+    ),
+    "an open trial with an end": trial("t2", finished_at=NOW),
+    "a trial on nobody": trial("t2", device="nobody"),
+    "a candidate of another device": DesiredModel(
+        device="d1", model="m", release="m@2-candidate.x", artifact="a1", updated_at=NOW
     ),
     "a step of no rollout": RolloutStep(rollout="gone", number=1, at=NOW, code="c", text="t"),
 }  # fmt: skip

@@ -13,14 +13,20 @@ from alembic.config import Config
 from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
-from support.registry_rows import NOW, job, populate, rollout
+from support.registry_rows import NOW, job, populate, rollout, trial
 
 from cloud.work.states import JOB, UNIT
 from fleet.registry import engine as registry
-from fleet.registry.tables import RolloutDevice, WorkUnit
+from fleet.registry.tables import Campaign, EngineBuild, RolloutDevice, WorkUnit
+from fleet.registry.tables.campaigns import CAMPAIGN_STATES
+from fleet.registry.tables.engines import ENGINE_STATES
 from fleet.registry.tables.models import JOB_STATES
+from fleet.registry.tables.proving import TRIAL_STATES
 from fleet.registry.tables.rollouts import MEMBER_STATES, ROLLOUT_STATES
 from fleet.registry.tables.work import UNIT_STATES
+from ota.proving.campaign import CAMPAIGN
+from ota.proving.engine import ENGINE
+from ota.proving.trial import TRIAL
 from ota.rollout.tables import DEVICE, ROLLOUT
 
 
@@ -54,7 +60,25 @@ def unit(state: str) -> WorkUnit:
 
 
 def ended(state: str) -> float | None:
-    return None if state in {"queued", "running"} else NOW
+    return None if state in {"queued", "running", "ordered", "receiving"} else NOW
+
+
+def a_trial(state: str) -> Any:
+    return trial("t2", state=state, counter=1, report=b"x", finished_at=ended(state))
+
+
+def a_campaign(state: str) -> Any:
+    decided = NOW if state in {"started", "dismissed"} else None
+    return Campaign(
+        id="c", hardware_class="h", runtime="r", version="1", state=state, noticed_at=NOW, decided_at=decided
+    )  # fmt: skip
+
+
+def an_engine(state: str) -> Any:
+    return EngineBuild(
+        id="e", artifact="a1", model="m", version="1", target="t", device="d1", hardware_class="h",
+        state=state, derived="a1", created_at=NOW, created_by="x", finished_at=ended(state),
+    )  # fmt: skip
 
 
 CASES = {
@@ -62,6 +86,9 @@ CASES = {
     "member": (MEMBER_STATES, closure(values(DEVICE.pairs())), member),
     "job": (JOB_STATES, values(JOB.pairs()), a_job),
     "unit": (UNIT_STATES, values(UNIT.pairs()), unit),
+    "campaign": (CAMPAIGN_STATES, closure(values(CAMPAIGN.pairs())), a_campaign),
+    "engine": (ENGINE_STATES, closure(values(ENGINE.pairs())), an_engine),
+    "trial": (TRIAL_STATES, closure(values(TRIAL.pairs())), a_trial),
 }
 
 
@@ -85,7 +112,9 @@ def test_exactly_the_listed_transitions_pass(session: Session, what: str) -> Non
             session.add(row)
             session.flush()
             row.state = new
-            if what in {"job", "unit"}:
+            if what == "campaign":
+                row.decided_at = NOW if new in {"started", "dismissed"} else None
+            if what in {"job", "unit", "trial", "engine"}:
                 row.finished_at = ended(new)
             try:
                 session.flush()

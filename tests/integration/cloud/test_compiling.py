@@ -44,6 +44,20 @@ def test_a_job_is_done_by_the_cloud_itself_and_can_be_released(cloud: JobCloud) 
 
 
 @pytest.mark.slow
+def test_a_real_engine_is_unproven_and_its_fallback_is_released(cloud: JobCloud) -> None:
+    cloud.wait(cloud.submit("rtx-ada"), "done")
+    made = {
+        it["fallback"]: it for it in cloud.remote.get("/artifacts") if it["target"] == "rtx-ada"
+    }
+    assert (made[False]["status"], made[False]["runtime"]) == ("unproven", "tensorrt-rtx")
+    assert (made[True]["status"], made[True]["runtime"]) == ("accepted", "onnxruntime")
+    created = cloud.remote.post("/releases", {"model": "digits", "version": "1"})
+    assert list(created["left_out"]) == ["rtx-ada"]
+    paths = {it["path"]: it["artifact"] for it in created["release"]["variants"]}
+    assert paths["digits/1/rtx-ada-onnxruntime.outrider"] == made[True]["sha256"]
+
+
+@pytest.mark.slow
 def test_a_killed_cloud_takes_the_compiler_with_it_and_the_job_up_again(cloud: JobCloud) -> None:
     cloud.gate.touch()
     job = cloud.submit("cpu-x86-64")

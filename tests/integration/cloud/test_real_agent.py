@@ -16,8 +16,10 @@ from support.installation import House, eventually
 from support.real_agent import Agent, enrolled, push
 
 from agent.errors import WorkerLostError
+from cloud.services import artifacts, engines, proving, releases
 from fleet.artifact import package
-from fleet.registry.repositories import Telemetry
+from fleet.registry.repositories import Devices, Engines, Models, Proving, Telemetry
+from fleet.registry.tables import EngineBuild, ModelVersion, Trial
 
 pytestmark = pytest.mark.slow
 
@@ -127,3 +129,70 @@ def test_windows_wait_for_the_broker_and_none_is_missing(device: Agent):
     gaps = [b.started - a.ended for a, b in itertools.pairwise(held)]
     assert max(gaps) < 0.5
     assert all(window.merged == 1 for window in held)
+
+
+def test_a_proving_device_proves_a_candidate_that_never_answers(device: Agent):
+    context = device.house.context
+    push(device, artifact(), "1")
+    device.start()
+    served = device.serves("1")
+    with context.unit() as unit:
+        unit.session.add(
+            ModelVersion(
+                model="digits", version="2", number=2, folder_sha256="f", archive_sha256="a",
+                created_at=unit.now, created_by="test",
+            )
+        )  # fmt: skip
+        hardware = proving.name(unit, device.device, on=True, by="op").proving_class
+    made = {"version": "2", "status": "unproven", "hardware_classes": [hardware], "target": "bench"}
+    for seed, outputs in (
+        ("wrong", classify().golden_outputs["probs"][::-1].copy()),
+        ("good", None),
+    ):
+        changes = {"golden_outputs": {"probs": outputs}} if outputs is not None else {}
+        prepared = artifacts.prepare(context, artifact(recipe=seed, **made, **changes))
+        with context.unit() as unit:
+            row = artifacts.enter(unit, prepared, model="digits", version="2", result={})
+        trial = proving.prove(context, row.sha256, by="ann").id
+
+        def ended(trial: str = trial) -> Trial | None:
+            with context.read() as session:
+                found = Proving(session).trial(trial)
+            return found if found.finished_at else None
+
+        found = eventually(ended, f"the {seed} candidate is judged", 60)
+        assert device.serves("1")["url"] == served["url"]
+        assert device.ask(served["url"])
+        assert len(device.workers()) == 1
+        if seed == "wrong":
+            assert (found.state, "agent.self_test" in found.reason) == ("refused", True)
+            assert found.figures["golden_cosine_min"] < 0.999
+    assert found.state == "proven", found.reason
+    assert 0 < found.figures["latency_ms_p50"] <= found.figures["latency_ms_p95"]
+    assert found.figures["peak_memory_mib"] > 10
+    assert found.facts["runtime"] == "litert"
+    assert found.facts["runtime_version"]
+    with context.read() as session:
+        assert Models(session).find_artifact(found.artifact).standing == "proven"
+    assert releases.create(context, model="digits", version="2", by="ann").left_out == {}
+
+
+def test_a_device_without_a_builder_says_so_over_its_own_link(device: Agent):
+    context = device.house.context
+    push(device, artifact(), "1")
+    device.start()
+    device.serves("1")
+    with context.unit() as unit:
+        row = Devices(unit.session).get(device.device)
+        row.builder_class = row.hardware_class
+        artifacts_of = Models(unit.session).artifacts("digits")
+        artifacts_of[0].hardware_classes = [row.hardware_class]
+    order = engines.order(context, artifacts_of[0].sha256, by="ann").id
+
+    def ended() -> EngineBuild | None:
+        with context.read() as session:
+            found = Engines(session).get(order)
+        return found if found.finished_at else None
+
+    found = eventually(ended, "the device answers", 60)
+    assert (found.state, found.reason.split(":")[0]) == ("refused", "agent.no_builder")

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from alembic import op
+from fleet.registry.migrations import triggers
 
 revision = "0004"
 down_revision = "0003"
@@ -45,37 +45,10 @@ LEGAL: dict[str, dict[str, tuple[str, ...]]] = {
 def upgrade() -> None:
     """Create a trigger per table."""
     for table, pairs in LEGAL.items():
-        listed = ", ".join(f"'{old}>{new}'" for old, news in pairs.items() for new in news)
-        moved = f"OLD.state <> NEW.state AND (OLD.state || '>' || NEW.state) NOT IN ({listed})"
-        for statement in _statements(table, moved):
-            op.execute(statement)
+        triggers.refuse_transitions(table, pairs)
 
 
 def downgrade() -> None:
     """Drop the triggers."""
-    postgresql = op.get_bind().dialect.name == "postgresql"
     for table in LEGAL:
-        op.execute(f"DROP TRIGGER {table}_transition" + (f" ON {table}" if postgresql else ""))
-        if postgresql:
-            op.execute(f"DROP FUNCTION {table}_transition()")
-
-
-def _statements(table: str, moved: str) -> list[str]:
-    message = f"{table}: illegal transition"
-    if op.get_bind().dialect.name != "postgresql":
-        return [
-            (
-                f"CREATE TRIGGER {table}_transition BEFORE UPDATE OF state ON {table} WHEN {moved} "
-                f"BEGIN SELECT RAISE(ABORT, '{message}'); END"
-            )
-        ]
-    return [
-        (
-            f"CREATE FUNCTION {table}_transition() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            f"RAISE EXCEPTION '{message}' USING ERRCODE = 'check_violation'; END $$"
-        ),
-        (
-            f"CREATE TRIGGER {table}_transition BEFORE UPDATE OF state ON {table} FOR EACH ROW "
-            f"WHEN ({moved}) EXECUTE FUNCTION {table}_transition()"
-        ),
-    ]
+        triggers.drop(f"{table}_transition", table)

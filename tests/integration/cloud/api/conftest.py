@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support import clouds, served
+from support import clouds, commands, served
 from support.clouds import Cloud
+from support.commands import Run
 from support.served import Served
 
 from cloud.auth.pki import Pki
@@ -42,3 +43,9 @@ def client(running: Served) -> Iterator[Client]:
             return stack.enter_context(made)
 
         yield make
+
+
+@pytest.fixture
+def run(running: Served, tmp_path: Path) -> Run:
+    """Run `outrider` against the server."""
+    return commands.runner(running, tmp_path)

@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import clouds, pushed_folders
 from support.clouds import Cloud, Endpoint
+from support.commands import Run
 from support.installation import eventually
 from support.served import Served
 
 from cloud.auth.roles import Role
 from cloud.services import rollouts
-
-
-@dataclass
-class Ran:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(running: Served, tmp_path: Path) -> Run:
-    """Run `outrider` in an empty home, pointed at the server by its environment."""
-    environment = {
-        **os.environ, "HOME": str(tmp_path), "OUTRIDER_URL": running.url, "COLUMNS": "200",
-        "OUTRIDER_TOKEN": running.tokens[Role.ADMIN],
-    }  # fmt: skip
-    environment.pop("OUTRIDER_DATA", None)
-
-    def one(*words: str, **changes: str) -> Ran:
-        done = subprocess.run(
-            [sys.executable, "-m", "fleet.cli.root", *words],
-            capture_output=True, text=True, timeout=60, env=environment | changes, check=False,
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    return one
 
 
 def devices(cloud: Cloud, *names: str) -> list[Endpoint]:

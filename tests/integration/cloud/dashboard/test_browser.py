@@ -21,6 +21,8 @@ from support.installation import eventually as patiently
 
 from cloud.auth.roles import Role
 from cloud.dashboard import link
+from cloud.services import campaigns
+from fleet.registry.repositories import Campaigns
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -168,13 +170,63 @@ def test_the_other_pages_look_as_documented(browser, fleet, tmp_path) -> None:
         picture(browser, name, tmp_path)
 
 
+def test_an_artifact_is_proven_and_a_campaign_started_on_the_screen(
+    chromium, browser, fleet, tmp_path
+) -> None:
+    story = fleet.story
+    story.enrol("bench-1", hardware="rtx-ada", labels={"site": "lab"})
+    browser.get(f"{fleet.url}/devices/bench-1")
+    eventually(shows(browser, "#live", "live"), "the page listens")
+    browser.find_element(By.CSS_SELECTOR, "#proving button").click()
+    browser.switch_to.alert.accept()
+    eventually(shows(browser, "main > header", "proves for rtx-ada"), "the mark")
+
+    browser.get(f"{fleet.url}/models/digits")
+    eventually(shows(browser, "#live", "live"), "the page listens")
+    mark(browser)
+    prove = "#version-2 form[id^=prove-] button"
+    browser.find_element(By.CSS_SELECTOR, prove).click()
+    eventually(shows(browser, "#version-2", "on trial"), "the trial")
+    story.measure("bench-1", latency_ms_p50=0.0)
+    eventually(shows(browser, "#version-2", "expected a p50 above 0 ms"), "the refusal")
+    browser.find_element(By.CSS_SELECTOR, prove).click()
+    eventually(shows(browser, "#version-2", "Call off"), "another trial")
+    story.measure("bench-1")
+    eventually(shows(browser, "#version-2", "by bench-1"), "the verdict")
+    eventually(shows(browser, "#version-2", "on 1 device"), "what the device measured")
+    assert is_marked(browser)
+    picture(browser, "proving", tmp_path)
+
+    story.birth("camera-5", hardware="cpu-x86-64", onnxruntime="2.0.0")
+    campaigns.look(story.context)
+    with story.context.unit() as unit:
+        for campaign in Campaigns(unit.session).all():
+            campaign.noticed_at -= campaigns.SETTLE_S
+    campaigns.look(story.context)
+    address = link.issue(fleet.url, story.token(Role.ENGINEER, "Ada"))
+    browser.get(address)
+    browser.get(f"{fleet.url}/models")
+    eventually(shows(browser, "#live", "live"), "the page listens")
+    eventually(shows(browser, "#campaigns", "onnxruntime 2.0.0"), "the campaign")
+    picture(browser, "campaigns", tmp_path)
+    browser.find_element(By.CSS_SELECTOR, "#campaigns form[id^=start-] button").click()
+    eventually(shows(browser, "#campaigns", "jobs queued"), "the decision")
+
+
 def test_every_control_has_a_name_and_every_page_one_heading(browser, fleet) -> None:
     nameless = (
         "return [...document.querySelectorAll('button, a, input:not([type=hidden]), progress')]"
         ".filter(e => !(e.innerText || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
     )
     rollout = fleet.story.rollout(fleet.releases[1], ["camera-1"], waves=[100.0])
-    for path in ("/", "/devices/camera-1", "/models/digits", f"/rollouts/{rollout}", "/audit"):
+    for path in (
+        "/",
+        "/devices/camera-1",
+        "/models",
+        "/models/digits",
+        f"/rollouts/{rollout}",
+        "/audit",
+    ):
         browser.get(fleet.url + path)
         assert browser.execute_script(nameless) == []
         assert len(browser.find_elements(By.TAG_NAME, "h1")) == 1
