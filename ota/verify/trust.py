@@ -116,12 +116,11 @@ def accept(
     ordered = repository.update_director(store.director, director, now=at)
     assigned = assignment.bound(ordered.targets, device=device, tenant=tenant)
     assignment.check_counter(ordered.targets, ordered.previous)
-    trusted = repository.update_image(store.image, image, now=at)
-    load = repository.loader(trusted, store.image, image)
-    agreed = assignment.agreed(ordered.targets, trusted, load=load)
+    trusted = repository.Image(store.image, image, now=at)
+    agreed = assignment.agreed(ordered.targets, trusted.find)
     return Acceptance(
         store=TrustStore(
-            image=dict(trusted.files),
+            image=trusted.held,
             director=dict(ordered.files),
             counter=assigned.counter,
             time_floor=store.time_floor,
@@ -141,8 +140,8 @@ def installed(store: TrustStore) -> Acceptance:
     if "targets.json" not in store.director:
         return Acceptance(store=store, counter=0, targets=(), message_keys={})
     targets = repository.update_director(store.director, {}, now=None).targets
-    trusted = repository.update_image(store.image, {}, now=None)
-    agreed = assignment.agreed(targets, trusted, load=repository.loader(trusted, store.image, {}))
+    trusted = repository.Image(store.image, {}, now=None)
+    agreed = assignment.agreed(targets, trusted.find)
     counter = assignment.counter_of(targets)
     if counter != store.counter:
         raise VerificationError(
