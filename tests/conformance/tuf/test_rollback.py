@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.tuf_repository import signer
 
 pytestmark = pytest.mark.agent
 
@@ -138,8 +139,6 @@ def test_what_rotated_keys_vouched_for_is_not_kept_even_where_the_refresh_fails(
 def test_a_key_more_forgets_nothing(client, repository):
     repository.publish("timestamp")
     assert client.refresh() == 0
-    from support.tuf_repository import signer
-
     repository.add_key("timestamp", signer("second timestamp"))
     repository.restart("timestamp")
     repository.publish("root", "timestamp")
