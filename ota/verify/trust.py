@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import msgspec
@@ -32,6 +33,7 @@ __all__ = [
     "Target",
     "TrustStore",
     "accept",
+    "assignment_digest",
     "from_bytes",
     "initial",
     "installed",
@@ -172,6 +174,16 @@ def versions(store: TrustStore) -> dict[str, int]:
     files = {f"image/{k}": v for k, v in store.image.items()}
     files |= {f"director/{k}": v for k, v in store.director.items()}
     return {name: documents.version_of(data, name=name) for name, data in sorted(files.items())}
+
+
+def assignment_digest(store: TrustStore) -> str:
+    """SHA-256 of the accepted assignment's document in lower-case hex; empty where there is none.
+
+    The cloud tells by it whether the device holds what it signed, or an assignment of the same counter
+    that it has forgotten.
+    """
+    document = store.director.get("targets.json")
+    return hashlib.sha256(document).hexdigest() if document is not None else ""
 
 
 def to_bytes(store: TrustStore) -> bytes:

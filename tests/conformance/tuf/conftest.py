@@ -86,7 +86,8 @@ class Client:
         """Version of each document that is kept, by file name without its suffix."""
         return {
             path.stem: documents.version_of(path.read_bytes(), name=path.name)
-            for path in sorted(self.metadata.iterdir())
+            for path in sorted(self.metadata.glob("*.json"))
+            if path.is_file()
         }
 
     @property

@@ -215,7 +215,7 @@ def test_names_of_roles_are_encoded_in_urls_and_files(client, repository, tmp_pa
     before = sorted(tmp_path.iterdir())
     assert client.download("nowhere") == 1
     assert (quote(role, safe=""), 1) in repository.asked
-    assert len(list(client.metadata.iterdir())) == 5
+    assert len(client.versions) == 5
     assert sorted(tmp_path.iterdir()) == before
     repository.asked.clear()
     assert client.download("nowhere") == 1
@@ -230,4 +230,4 @@ def test_a_role_whose_name_makes_no_file_is_fetched_each_time(client, repository
     assert client.download("file") == 0
     assert client.download("file") == 0
     assert [each for each, _ in repository.asked].count(role) == 2
-    assert len(list(client.metadata.iterdir())) == 4
+    assert len(client.versions) == 4
