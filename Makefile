@@ -16,7 +16,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 find_python = $(shell ./$(LOCKS)/find-python.sh $(1))
 PYTHON ?= $(call find_python,3.11)
 
-.PHONY: help setup demo test lint types tests agent-tests bench fuzz-compiler docs lock test-deps clean
+.PHONY: help setup demo test lint types tests agent-tests bench fuzz-compiler fuzz-ota docs lock test-deps clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -89,7 +89,10 @@ $(VENV)-%/.self: $(LOCKS)/agent-test-%.lock pyproject.toml $(VENV)/.tools
 	@touch $@
 
 bench: $(VENV)/.dev $(VENV)/.self ## Measure against peers in the same run; figures go to docs/benchmarks/ (ARGS: names, e.g. telemetry).
-	@for name in $(or $(ARGS),telemetry serving); do PYTHONPATH=tests/bench $(BIN)/python tests/bench/bench_$$name.py; done
+	@for name in $(or $(ARGS),telemetry serving verify); do PYTHONPATH=tests/bench $(BIN)/python tests/bench/bench_$$name.py; done
+
+fuzz-ota: $(VENV)/.dev $(VENV)/.self ## Feed mutated metadata and assignments to a device's verification (ARGS: --inputs N --seed N, kinds).
+	@PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_ota.py $(ARGS)
 
 fuzz-compiler: $(VENV)/.dev $(VENV)/.self ## Read 100,000 mutated models, data and descriptions; outcomes go to docs/benchmarks/ (ARGS: e.g. --seed 7).
 	@nice $(BIN)/python -W ignore tests/fuzz/fuzz_compiler.py --out docs/benchmarks/fuzz-compiler.json $(ARGS)

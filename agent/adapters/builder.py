@@ -35,7 +35,7 @@ from agent.runtimes import tensorrt_driver
 DRIVER: Final = Path(tensorrt_driver.__file__)
 _POLL_S: Final = 0.25
 _STOP_S: Final = 5.0
-_PROBE_S: Final = 120.0
+_PROBE_S: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 16 << 20
 _LOG_BYTES: Final = 1500
 

@@ -125,19 +125,22 @@ class Engines:
             artifacts: sha256 of the engine, by that of the payload that it was built from.
 
         Returns:
-            Of these the ones that hold, and why others may not: empty, or why TensorRT cannot be asked.
+            Of these the ones that hold, and why TensorRT could not be asked, empty when it could. Then every
+            engine that is attested holds: loading it will tell, and a driver that comes up late costs no build.
         """
         if not artifacts:
             return {}, ""
+        environment, problem = None, ""
         try:
             environment = await self._builder.probe(self._options.module)
         except OutriderError as error:
-            return {}, str(error)
-        return {
+            problem = str(error)
+        held = {
             payload: engine
             for payload, engine in artifacts.items()
             if self._fits(engine, payload, environment, None)
-        }, ""
+        }
+        return held, problem
 
     async def make(
         self, artifact: VerifiedArtifact, keep: Collection[str], on_progress: OnProgress
@@ -196,10 +199,10 @@ class Engines:
         self,
         sha256: str,
         payload: str,
-        environment: Mapping[str, Any],
+        environment: Mapping[str, Any] | None,
         profiles: Mapping[str, Any] | None,
     ) -> bool:
-        """Whether an engine is there, whole, attested for this payload, and fits this device."""
+        """Whether an engine is there, whole, attested for this payload, and fits; None fits all."""
         path = self.path(sha256)
         try:
             signed = disk.read(attestation_of(path))
@@ -221,7 +224,7 @@ class Engines:
             return False
         return (
             drivers == [driver_sha256()]
-            and built_for == dict(environment)
+            and (environment is None or built_for == dict(environment))
             and (profiles is None or asked == dict(profiles))
         )
 

@@ -10,6 +10,7 @@ import msgspec
 from agent.core.machine import Machine
 from fleet.wire import codec
 from fleet.wire.messages import Birth, ModelStatus, RuntimeInfo
+from ota.verify import trust
 
 if TYPE_CHECKING:
     from agent.core.core import Core
@@ -28,6 +29,7 @@ def birth(core: Core) -> None:
         trust=core.trust.versions(),
         nonce=core.trust.new_nonce(),
         assignment_counter=core.trust.acceptance.counter,
+        assignment_sha256=trust.assignment_digest(core.trust.store),
         buffered=core.uplink.waiting,
         labels=ctx.settings.labels,
         environment=ctx.settings.environment,

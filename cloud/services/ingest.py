@@ -60,6 +60,13 @@ def birth(context: Context, message: Birth) -> Desired:
         device.online, device.birth_at = True, unit.now
         for status in message.models:
             _model_at_birth(unit, device, status, message)
+        trust.supersede(
+            unit,
+            context.settings,
+            device.id,
+            counter=message.assignment_counter,
+            sha256=message.assignment_sha256,
+        )
         rollouts.on_presence(unit, context, concerned, device.id, online=True)
         unit.publish("device", device=device.id)
     return trust.desired_for(context, message.device, nonce=message.nonce)

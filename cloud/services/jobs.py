@@ -45,10 +45,11 @@ def submit(context: Context, *, model: str, version: str, targets: Sequence[str]
         raise InputError(
             f"targets: expected one or more different targets, found {list(targets)}; see `outrider compile --help`"
         )
+    with context.read() as session:
+        Models(session).version(model, version)
     groups = routing.cut(targets)
     with context.unit() as unit:
         models = Models(unit.session)
-        models.version(model, version)
         job = Job(
             id=context.ids(),
             model=model,

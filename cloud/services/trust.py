@@ -4,7 +4,8 @@ Rules:
 - Repositories live in the registry (`TrustFile`), their keys in the data directory; what is signed in a
   transaction is stored in it.
 - A device's assignment counter is max(registry, what the device says it holds) + 1, so that a registry
-  restored from a backup still signs assignments that devices accept.
+  restored from a backup still signs assignments that devices accept; where both have the same counter for
+  different documents, the registry signs the next one (`supersede`).
 - Metadata that nears its expiry is signed anew when a device asks, and by the ticker (`refresh`).
 """
 
@@ -162,6 +163,26 @@ def assign(
     trust.add_assignment(assignment)
     unit.publish("desired", device=device)
     return assignment
+
+
+def supersede(unit: Unit, settings: Settings, device: str, *, counter: int, sha256: str) -> None:
+    """Sign the next assignment when the device holds another document under the newest one's counter.
+
+    A registry that was restored from a backup may have counted up to it again; the device would refuse
+    other targets under a counter that it knows.
+
+    Args:
+        unit: the transaction in which the device said so.
+        settings: where the keys are.
+        device: id of the device.
+        counter: of the assignment that it holds.
+        sha256: of that assignment's document, lower-case hex; empty tells nothing.
+    """
+    newest = Trust(unit.session).newest_assignment(device)
+    if newest is None or newest.counter != counter or not sha256:
+        return
+    if hashlib.sha256(newest.document).hexdigest() != sha256:
+        assign(unit, settings, device, rollout=newest.rollout)
 
 
 def desired_for(context: Context, device: str, *, nonce: str = "") -> Desired:

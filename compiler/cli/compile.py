@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,7 @@ def command(
         calibrators=calibrators,
         fresh=fresh,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing half-made stays
     with output.progress() as progress:
         task = progress.add_task("starting", total=1.0)
         report = compiling.run(

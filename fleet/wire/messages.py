@@ -59,6 +59,8 @@ class Birth(Message, frozen=True):
     Attributes:
         trust: version of each trusted metadata file, for instance ``{"image/root.json": 1}``.
         nonce: random; the answer's trusted time is bound to it.
+        assignment_counter, assignment_sha256: of the assignment that the device holds, and its document's
+            digest in lower-case hex; 0 and empty where it holds none.
         buffered: rows that wait in the device's buffer for an acknowledgement.
         environment: what engines built here depend on: ``device_name``, ``compute_capability``, ``l4t``,
             ``tensorrt``; empty where no engine can be built.
@@ -73,6 +75,7 @@ class Birth(Message, frozen=True):
     trust: dict[str, int]
     nonce: str
     assignment_counter: int = 0
+    assignment_sha256: str = ""
     buffered: int = 0
     labels: dict[str, str] = {}
     environment: dict[str, str] = {}

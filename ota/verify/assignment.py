@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -13,9 +15,11 @@ from fleet.wire.envelope import PublicKey, key_id
 from ota.errors import MetadataError, MismatchError, RollbackRefusedError, WrongDeviceError
 from ota.metadata import release as releases
 from ota.metadata.release import ASSIGNMENT_FIELD, MESSAGES_ROLE
-from ota.verify.trusted_set import Loader, TrustedSet
+from ota.verify.client import Found
 
 _DIRECTOR = "director/targets.json"
+
+Find = Callable[[str], "Found | None"]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,13 +99,12 @@ def check_counter(targets: Targets, previous: Targets | None) -> None:
         )
 
 
-def agreed(targets: Targets, image: TrustedSet, *, load: Loader) -> tuple[Target, ...]:
+def agreed(targets: Targets, find: Find) -> tuple[Target, ...]:
     """The assigned targets, each as the image repository has it.
 
     Args:
         targets: the director's targets.
-        image: the image repository, up to date.
-        load: loads a delegated role of it.
+        find: searches the image repository, which is up to date, for a path.
 
     Raises:
         MismatchError: the image repository does not have a target, or has other bytes for it.
@@ -112,7 +115,7 @@ def agreed(targets: Targets, image: TrustedSet, *, load: Loader) -> tuple[Target
     found: dict[str, Target] = {}
     device = _binding(targets).device
     for path, assigned in targets.targets.items():
-        target = _agreed(path, assigned, image, load, device=device)
+        target = _agreed(path, assigned, find, device=device)
         if target.model in found:
             raise MismatchError(
                 f"{_DIRECTOR}: expected one target for model {target.model!r}, found "
@@ -147,11 +150,9 @@ def _binding(targets: Targets) -> releases.Assignment:
     )
 
 
-def _agreed(
-    path: str, assigned: TargetFile, image: TrustedSet, load: Loader, *, device: str
-) -> Target:
+def _agreed(path: str, assigned: TargetFile, find: Find, *, device: str) -> Target:
     parts = releases.parse_path(path)
-    found = image.find_target(path, load)
+    found = find(path)
     if found is None:
         raise MismatchError(
             f"{path}: the director assigns it, the image repository does not have it; "

@@ -1,55 +1,47 @@
-"""The order in which a repository's documents are taken out of a message, beside what was stored."""
+"""The two repositories out of a message: what it lacks is taken from what was stored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
 
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Root
 
-from ota.errors import MetadataError, VerificationError
+from ota.errors import MetadataError
+from ota.verify.client import Answer, Ask, Client, Found, feed, follow_roots
 from ota.verify.director_set import DirectorSet
-from ota.verify.roots import RootChain
-from ota.verify.trusted_set import Loader, TrustedSet
 
 Files = Mapping[str, bytes]
 
 
-def update_image(stored: Files, incoming: Files, *, now: float | None) -> TrustedSet:
-    """Bring the image repository up to date, down to its top-level targets.
+class Image:
+    """The image repository, brought up to date from a message down to its top-level targets.
+
+    Args:
+        stored: the trusted documents, by ``ROLE.json``.
+        incoming: the message's: ``N.root.json``, and ``ROLE.json`` for the others.
+        now: trusted time, seconds since the epoch; None: expiry is not judged.
 
     Raises:
         VerificationError: a document is missing or does not hold.
     """
-    trusted = TrustedSet(_need(stored, "root.json", "image"), now=now, name="image")
-    _follow_roots(trusted, incoming)
-    if "timestamp.json" in stored:
-        trusted.remember_timestamp(stored["timestamp.json"])
-    if "timestamp.json" in incoming or trusted.timestamp is None:
-        trusted.update_timestamp(_need(incoming, "timestamp.json", "image"))
-    current = "snapshot.json" in stored and trusted.remember_snapshot(stored["snapshot.json"])
-    if not current:
-        trusted.update_snapshot(_need(incoming, "snapshot.json", "image"))
-    loader(trusted, stored, incoming)(Targets.type, Root.type)
-    return trusted
 
+    def __init__(self, stored: Files, incoming: Files, *, now: float | None) -> None:
+        self._answer = _answers(stored, incoming)
+        self._client = Client(stored, now=now, name="image")
+        feed(self._client.refresh(), self._answer)
 
-def loader(trusted: TrustedSet, stored: Files, incoming: Files) -> Loader:
-    """A function that loads a role's targets: the stored ones while they still hold, else the new ones."""
+    @property
+    def held(self) -> dict[str, bytes]:
+        """The documents that hold together, down to the roles that searches came by."""
+        return self._client.held
 
-    def load(role: str, delegator: str) -> None:
-        file = f"{role}.json"
-        if file in stored:
-            try:
-                trusted.update_targets(stored[file], role, delegator)
-            except VerificationError:
-                if file not in incoming:
-                    raise
-            else:
-                return
-        trusted.update_targets(_need(incoming, file, "image"), role, delegator)
+    def find(self, path: str) -> Found | None:
+        """Search the delegations for a target.
 
-    return load
+        Raises:
+            VerificationError: a role on the way is missing or does not hold.
+        """
+        return feed(self._client.find(path), self._answer)
 
 
 def update_director(stored: Files, incoming: Files, *, now: float | None) -> DirectorSet:
@@ -58,10 +50,10 @@ def update_director(stored: Files, incoming: Files, *, now: float | None) -> Dir
     Raises:
         VerificationError: a document is missing or does not hold.
     """
-    trusted = DirectorSet(_need(stored, "root.json", "director"), now=now, name="director")
-    _follow_roots(trusted, incoming)
+    trusted = DirectorSet(_need(stored, "root.json"), now=now, name="director")
+    feed(follow_roots(trusted), _answers(stored, incoming))
     if "targets.json" not in incoming:
-        trusted.update_targets(_need(stored, "targets.json", "director"))
+        trusted.update_targets(_need(stored, "targets.json"))
         return trusted
     if "targets.json" in stored:
         trusted.remember_targets(stored["targets.json"])
@@ -69,19 +61,20 @@ def update_director(stored: Files, incoming: Files, *, now: float | None) -> Dir
     return trusted
 
 
-def _follow_roots(trusted: RootChain, incoming: Files) -> None:
-    for version in count(trusted.root.version + 1):
-        data = incoming.get(f"{version}.root.json")
-        if data is None:
-            return
-        trusted.update_root(data)
+def _answers(stored: Files, incoming: Files) -> Answer:
+    def answer(ask: Ask) -> bytes | None:
+        if ask.role == Root.type:
+            return incoming.get(f"{ask.version}.root.json")
+        return incoming.get(ask.name, stored.get(ask.name))
+
+    return answer
 
 
-def _need(files: Files, name: str, repository: str) -> bytes:
+def _need(files: Files, name: str) -> bytes:
     data = files.get(name)
     if data is None:
         raise MetadataError(
-            f"{repository}/{name}: expected this document, found none; "
+            f"director/{name}: expected this document, found none; "
             f"the cloud must send the whole of what is assigned"
         )
     return data

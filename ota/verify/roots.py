@@ -5,22 +5,38 @@ Rules:
   of what was accepted before.
 - What keys that are gone could have signed with far too high versions is forgotten when a new root
   replaces a threshold of them (recovery from a fast-forward attack, TUF specification 5.3.11).
+- A threshold counts keys, not key ids: a key that stands under two ids counts once.
+- A document that another names by digests must be named by at least one that is not broken.
 """
 
 from __future__ import annotations
 
-from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+from securesystemslib.signer import Key
+from tuf.api.metadata import (
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization import SerializationError
 
 from ota.errors import (
-    DigestError,
     ExpiredError,
     MetadataError,
     RollbackRefusedError,
     ThresholdError,
 )
 from ota.metadata import documents
+from ota.verify import digests
 
 
 class RootChain:
@@ -71,10 +87,24 @@ class RootChain:
         self.root = new
         self.files["root.json"] = data
 
+    def settle_root(self) -> None:
+        """End the chain of roots; the last one must not have expired (5.3.10).
+
+        Raises:
+            ExpiredError: it has.
+        """
+        self._sealed = True
+        self._check_expiry(self.root, Root.type)
+
+    @property
+    def forgotten_files(self) -> set[str]:
+        """Names of the documents that must not be kept, because the keys that vouched for them are gone."""
+        return {f"{role}.json" for role in self._forgotten}
+
     def _forget_replaced(self, new: Root) -> None:
         """Forget what a threshold of keys that are gone could have fast-forwarded (5.3.11)."""
         for role, tainted in (
-            (Timestamp.type, {Timestamp.type}),
+            (Timestamp.type, {Timestamp.type, Snapshot.type}),
             (Snapshot.type, {Timestamp.type, Snapshot.type}),
             (Targets.type, {Snapshot.type, Targets.type}),
         ):
@@ -89,21 +119,25 @@ class RootChain:
         self, kind: type[documents.T], data: bytes, meta: MetaFile, name: str
     ) -> Metadata[documents.T]:
         """Parse what `meta` names, after its length and digests."""
-        try:
-            meta.verify_length_and_hashes(data)
-        except tuf_errors.LengthOrHashMismatchError as error:
-            raise DigestError(f"{name}: {error}; the repository must be repaired") from None
+        digests.check(meta, data, name=name)
         return documents.read(kind, data, name=name)
 
     def _check_signatures(
         self, metadata: Metadata[documents.T], delegator: Root | Targets, role: str
     ) -> None:
         try:
-            delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-        except tuf_errors.UnsignedMetadataError as error:
-            raise ThresholdError(f"{self._file(role)}: {error}; it must be signed again") from None
+            result = delegator.get_verification_result(
+                role, metadata.signed_bytes, metadata.signatures
+            )
         except (ValueError, SerializationError) as error:
             raise MetadataError(f"{self._file(role)}: {error}; it cannot be verified") from None
+        signed = result.signed.values()
+        good = len({_identity(key) for key in signed}) if result.threshold > 1 else len(signed)
+        if good < result.threshold:
+            raise ThresholdError(
+                f"{self._file(role)}: expected signatures of {result.threshold} of its role's keys, "
+                f"found {good}; it must be signed again"
+            )
 
     def _check_expiry(self, signed: Signed, role: str) -> None:
         if self._now is not None and self._now >= signed.expires.timestamp():
@@ -123,3 +157,13 @@ class RootChain:
     def _check_same_version(name: str, found: int, expected: int) -> None:
         if found != expected:
             raise RollbackRefusedError(f"{name}: expected version {expected}, found {found}")
+
+
+def _identity(key: Key) -> bytes:
+    """What tells a key from another, however it is spelt and under whatever id or scheme it stands."""
+    public = str(key.keyval.get("public", key.keyval))
+    try:
+        loaded = load_pem_public_key(public.encode())
+        return loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):
+        return public.lower().encode(errors="surrogatepass")

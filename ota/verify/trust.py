@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import msgspec
@@ -32,6 +33,7 @@ __all__ = [
     "Target",
     "TrustStore",
     "accept",
+    "assignment_digest",
     "from_bytes",
     "initial",
     "installed",
@@ -116,12 +118,11 @@ def accept(
     ordered = repository.update_director(store.director, director, now=at)
     assigned = assignment.bound(ordered.targets, device=device, tenant=tenant)
     assignment.check_counter(ordered.targets, ordered.previous)
-    trusted = repository.update_image(store.image, image, now=at)
-    load = repository.loader(trusted, store.image, image)
-    agreed = assignment.agreed(ordered.targets, trusted, load=load)
+    trusted = repository.Image(store.image, image, now=at)
+    agreed = assignment.agreed(ordered.targets, trusted.find)
     return Acceptance(
         store=TrustStore(
-            image=dict(trusted.files),
+            image=trusted.held,
             director=dict(ordered.files),
             counter=assigned.counter,
             time_floor=store.time_floor,
@@ -141,8 +142,8 @@ def installed(store: TrustStore) -> Acceptance:
     if "targets.json" not in store.director:
         return Acceptance(store=store, counter=0, targets=(), message_keys={})
     targets = repository.update_director(store.director, {}, now=None).targets
-    trusted = repository.update_image(store.image, {}, now=None)
-    agreed = assignment.agreed(targets, trusted, load=repository.loader(trusted, store.image, {}))
+    trusted = repository.Image(store.image, {}, now=None)
+    agreed = assignment.agreed(targets, trusted.find)
     counter = assignment.counter_of(targets)
     if counter != store.counter:
         raise VerificationError(
@@ -173,6 +174,16 @@ def versions(store: TrustStore) -> dict[str, int]:
     files = {f"image/{k}": v for k, v in store.image.items()}
     files |= {f"director/{k}": v for k, v in store.director.items()}
     return {name: documents.version_of(data, name=name) for name, data in sorted(files.items())}
+
+
+def assignment_digest(store: TrustStore) -> str:
+    """SHA-256 of the accepted assignment's document in lower-case hex; empty where there is none.
+
+    The cloud tells by it whether the device holds what it signed, or an assignment of the same counter
+    that it has forgotten.
+    """
+    document = store.director.get("targets.json")
+    return hashlib.sha256(document).hexdigest() if document is not None else ""
 
 
 def to_bytes(store: TrustStore) -> bytes:

@@ -7,32 +7,16 @@ Rules:
 - What was trusted before is offered with `remember_timestamp` and `remember_snapshot`: it serves to
   detect rollback, and is quietly forgotten where the present root no longer vouches for it. That is
   also the recovery from a fast-forward attack (5.3.11).
-- A role is trusted in the eyes of one delegator; asked for through another it is verified again.
+- A role is trusted in the eyes of one delegator's document; in those of another it is verified again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-from tuf.api.metadata import MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import MetaFile, Root, Snapshot, Targets, Timestamp
 
 from ota.errors import MetadataError, RollbackRefusedError, VerificationError
 from ota.metadata import documents
 from ota.verify.roots import RootChain
-
-MAX_DELEGATIONS = 32
-"""Roles that a search visits at most."""
-
-Loader = Callable[[str, str], None]
-
-
-class Found(NamedTuple):
-    """A target, and the role that speaks for it."""
-
-    file: TargetFile
-    role: str
-    targets: Targets
 
 
 class TrustedSet(RootChain):
@@ -44,7 +28,7 @@ class TrustedSet(RootChain):
 
     def __init__(self, root: bytes, *, now: float | None, name: str = "repository") -> None:
         super().__init__(root, now=now, name=name)
-        self._roles: dict[str, tuple[str, Targets]] = {}
+        self._roles: dict[str, tuple[Root | Targets, Targets]] = {}
         self._remembered_snapshot: Snapshot | None = None
         self.timestamp: Timestamp | None = None
         self.snapshot: Snapshot | None = None
@@ -75,8 +59,7 @@ class TrustedSet(RootChain):
         """
         if self.snapshot is not None:
             raise RuntimeError("the timestamp comes before the snapshot")
-        self._sealed = True
-        self._check_expiry(self.root, Root.type)
+        self.settle_root()
         name = self._file(Timestamp.type)
         metadata = documents.read(Timestamp, data, name=name)
         self._check_signatures(metadata, self.root, Timestamp.type)
@@ -147,6 +130,14 @@ class TrustedSet(RootChain):
         self.snapshot = new
         self.files["snapshot.json"] = data
 
+    def snapshot_wanted(self) -> MetaFile:
+        """The snapshot that the timestamp names.
+
+        Raises:
+            VerificationError: the timestamp has expired.
+        """
+        return self._settled_timestamp().snapshot_meta
+
     def _settled_timestamp(self) -> Timestamp:
         if self.timestamp is None:
             raise RuntimeError("the snapshot comes after the timestamp")
@@ -164,64 +155,28 @@ class TrustedSet(RootChain):
         Raises:
             VerificationError: they do not hold.
         """
-        meta = self._meta_of(role)
-        by: Root | Targets = self.root if delegator == Root.type else self._loaded(delegator)
+        meta = self.targets_wanted(role)
+        by = self._delegator(delegator)
         name = self._file(role)
         metadata = self._named(Targets, data, meta, name)
         self._check_signatures(metadata, by, role)
         self._check_same_version(name, metadata.signed.version, meta.version)
         self._check_expiry(metadata.signed, role)
-        self._roles[role] = (delegator, metadata.signed)
+        self._roles[role] = (by, metadata.signed)
         self.files[f"{role}.json"] = data
         return metadata.signed
 
     def targets(self, role: str, delegator: str = Root.type) -> Targets | None:
         """The targets of `role` where they hold in the eyes of `delegator`."""
         known = self._roles.get(role)
-        return known[1] if known is not None and known[0] == delegator else None
+        return known[1] if known is not None and known[0] is self._delegator(delegator) else None
 
-    def version_wanted(self, role: str) -> int:
-        """The version of `role` that the snapshot names.
+    def targets_wanted(self, role: str) -> MetaFile:
+        """The document of `role` that the snapshot names.
 
         Raises:
             VerificationError: the snapshot does not name the role.
         """
-        return self._meta_of(role).version
-
-    def find_target(self, path: str, load: Loader) -> Found | None:
-        """Search the delegations for `path`: depth first, in the delegators' order (5.6.7).
-
-        Args:
-            path: the target's path.
-            load: called with (role, delegator) for each role that is not loaded yet; it must call
-                `update_targets`.
-
-        Raises:
-            VerificationError: what `load` raises.
-        """
-        to_visit = [(Targets.type, Root.type)]
-        visited: set[tuple[str, str]] = set()
-        while to_visit and len(visited) <= MAX_DELEGATIONS:
-            role, delegator = to_visit.pop()
-            if (role, delegator) in visited:
-                continue
-            visited.add((role, delegator))
-            if self.targets(role, delegator) is None:
-                load(role, delegator)
-            targets = self._loaded(role)
-            if path in targets.targets:
-                return Found(targets.targets[path], role, targets)
-            children: list[tuple[str, str]] = []
-            if targets.delegations is not None:
-                for child, terminating in targets.delegations.get_roles_for_target(path):
-                    children.append((child, role))
-                    if terminating:
-                        to_visit.clear()
-                        break
-            to_visit.extend(reversed(children))
-        return None
-
-    def _meta_of(self, role: str) -> MetaFile:
         if self.snapshot is None:
             raise RuntimeError("targets come after the snapshot")
         meta = self.snapshot.meta.get(f"{role}.json")
@@ -232,7 +187,9 @@ class TrustedSet(RootChain):
             )
         return meta
 
-    def _loaded(self, role: str) -> Targets:
+    def _delegator(self, role: str) -> Root | Targets:
+        if role == Root.type:
+            return self.root
         if role not in self._roles:
             raise RuntimeError(f"the targets of {role!r} come first")
         return self._roles[role][1]

@@ -268,7 +268,10 @@ class World:
             "rows_evicted": sum(device.evicted for device in self.devices),
             "rollouts": self.operator.rollouts_n,
             "rollbacks_ordered": self.operator.orders.count("rollback"),
-            **{state: counts[f"update.{state}"] for state in ("committed", "failed", "refused")},
+            **{
+                state: counts[f"update.{state}"]
+                for state in ("building", "committed", "failed", "refused")
+            },
         }
         return Outcome(
             spec=self.spec,

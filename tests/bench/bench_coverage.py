@@ -116,9 +116,28 @@ def run(chosen: list[Any], processes: int) -> list[dict[str, Any]]:
 
 
 def summary(outcomes: list[dict[str, Any]]) -> dict[str, int]:
-    """How many of each."""
+    """How many of each; of those in parity, how many with constants for all inputs but the first."""
     counts = collections.Counter(one["outcome"] for one in outcomes)
-    return {name: counts.get(name, 0) for name in ("parity", "refused", "failed")}
+    found = {name: counts.get(name, 0) for name in ("parity", "refused", "failed")}
+    found["parity_with_constants"] = sum(one["form"] == "constants" for one in outcomes)
+    return found
+
+
+def publish(outcomes: list[dict[str, Any]], counts: dict[str, int]) -> None:
+    """Save the figures of a whole run, a case per line."""
+    document = {
+        "benchmark": "coverage-litert",
+        "machine": harness.machine("onnx", "onnxruntime", "ai-edge-litert", "numpy"),
+        "toolchain": coverage_case.toolchain(),
+        "counts": counts,
+    }
+    cases = ",\n".join(json.dumps(one) for one in outcomes)
+    text = (
+        json.dumps(document, indent=2).removesuffix("\n}") + f',\n  "cases": [\n{cases}\n  ]\n}}\n'
+    )
+    path = harness.FOLDER / "coverage-litert.json"
+    path.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{path}\n")
 
 
 def main() -> int:
@@ -138,16 +157,7 @@ def main() -> int:
     if options.save:
         options.save.write_text(json.dumps(outcomes, indent=1) + "\n")
     if len(outcomes) == len(every):
-        lock = coverage_case.catalog.get("litert").lock_sha256
-        document = {
-            "machine": harness.machine("onnx", "onnxruntime", "ai-edge-litert"),
-            "toolchain": {"name": "litert", "lock_sha256": lock},
-            "counts": counts,
-            "cases": outcomes,
-        }
-        path = harness.FOLDER / "coverage-litert.json"
-        path.write_text(json.dumps(document, indent=1) + "\n")
-        print(path)
+        publish(outcomes, counts)
     return int(counts["failed"] > 0)
 
 

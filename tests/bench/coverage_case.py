@@ -307,6 +307,23 @@ def _package(model: OnnxModel, answer: dict[str, Any], payload: bytes) -> Packag
     return Package(manifest=manifest, payload=payload, golden_inputs={}, golden_outputs={})
 
 
+def toolchain() -> dict[str, Any]:
+    """What was judged: the lock and its versions."""
+    found = catalog.get("litert")
+    lines = [
+        line
+        for lock in (*found.locks, *found.locks_any_python)
+        for line in lock.read_text().splitlines()
+    ]
+    pinned = (line.split()[0].split("==") for line in lines if "==" in line.split(" ")[0])
+    names = {"onnx", "onnx2tf", "onnxsim", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer"}
+    return {
+        "name": found.name,
+        "lock_sha256": found.lock_sha256,
+        "packages": {name: version for name, version in pinned if name in names},
+    }
+
+
 def cases() -> list[Any]:
     """All node cases of `onnx.backend.test`, by name."""
     import warnings

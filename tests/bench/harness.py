@@ -23,15 +23,19 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 
 
 def interleaved(
-    contestants: dict[str, Callable[[], object]], *, rounds: int, warmup: int = 2
+    contestants: dict[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each call, the contestants taking turns."""
+    """Seconds of each call by `clock`, the contestants taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(warmup + rounds):
         for name, call in contestants.items():
-            started = time.perf_counter()
+            started = clock()
             call()
-            elapsed = time.perf_counter() - started
+            elapsed = clock() - started
             if round_number >= warmup:
                 seconds[name].append(elapsed)
     return seconds

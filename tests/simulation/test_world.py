@@ -22,7 +22,14 @@ SMALL = {"devices": 3, "hours": 0.15}
 def test_a_fleet_keeps_its_promises_under_network_and_power_faults(seed):
     outcome = world.run(Spec(seed=seed, **SMALL))
     assert outcome.violation == "", outcome.spec.command()
-    for what in ("power_cuts", "partitions", "messages_lost", "messages_doubled", "committed"):
+    for what in (
+        "power_cuts",
+        "partitions",
+        "messages_lost",
+        "messages_doubled",
+        "building",
+        "committed",
+    ):
         assert outcome.figures[what] > 0, f"{what}: the faults did not bite"
     assert outcome.checks > 100
 

@@ -155,6 +155,7 @@ class Endpoint:
             "hardware_class": self.hardware_class, "runtimes": self.runtimes, "models": self.models,
             "trust": device_trust.versions(self.store), "nonce": "n",
             "assignment_counter": self.counter,
+            "assignment_sha256": device_trust.assignment_digest(self.store),
         }  # fmt: skip
         desired = ingest.birth(self.cloud.context, Birth(**(fields | changes)))
         self.accept(desired)

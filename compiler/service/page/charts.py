@@ -10,11 +10,11 @@ from compiler.service.page.style import COLOURS
 from compiler.service.report import Candidate
 from compiler.toolchains.workshop import Bars, LayerError
 
-_WIDTH: Final = 760
-_HEIGHT: Final = 250
-_LEFT: Final = 64
+_WIDTH: Final = 960
+_HEIGHT: Final = 280
+_LEFT: Final = 96
 _BOTTOM: Final = 34
-_RIGHT: Final = 200
+_RIGHT: Final = 300
 _SNR_MOST: Final = 60.0
 
 

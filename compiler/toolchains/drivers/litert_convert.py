@@ -53,13 +53,21 @@ def convert(
 
 
 def fix_shapes(model: Any, shapes: dict[str, list[int]]) -> Any:
-    """The model with every input of a fixed shape; stale shapes elsewhere are dropped."""
+    """The model with every input of a fixed shape; stale shapes elsewhere are dropped.
+
+    Raises:
+        ConversionError: the samples have other ranks than the model says.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     for info in model.graph.input:
         dims = info.type.tensor_type.shape.dim
+        if len(dims) != len(shapes[info.name]):
+            raise ConversionError(
+                f"input {info.name}: expected samples of {len(dims)} axes, found {shapes[info.name]}"
+            )
         for dim, size in zip(dims, shapes[info.name], strict=True):
             dim.Clear()
             dim.dim_value = size

@@ -113,8 +113,8 @@ def probe_feeds(samples: Sequence[Feed], seed: int, many: int = PROBES) -> Itera
     """Inputs like the samples, and unlike any of them; of each the bolder form first.
 
     Values are drawn from those that an input has in the samples, or anywhere between its extremes. Flags are
-    mixed, all off, and all on. Whole numbers are only ever drawn from what was seen, as they may count or point
-    at something; the second form leaves them as they are in a sample.
+    mixed, all off, and all on. Whole numbers are only ever drawn from what was seen, or all the smallest or
+    largest of it, as they may count or point at something; the second form leaves them as they are in a sample.
     """
     rng = np.random.default_rng(seed)
     pools = {name: np.concatenate([np.ravel(s[name]) for s in samples]) for name in samples[0]}
@@ -132,7 +132,9 @@ def _like(pool: Any, sample: Any, at: int, rng: np.random.Generator) -> Any:
     if not pool.size:
         return sample.copy()
     if kind != "f":
-        return rng.choice(pool, sample.shape).astype(sample.dtype)
+        extremes = {1: pool.min(), 2: pool.max()}
+        drawn = extremes[at] if at in extremes else rng.choice(pool, sample.shape)
+        return np.broadcast_to(drawn, sample.shape).astype(sample.dtype)
     finite = pool[np.isfinite(pool)].astype(np.float64)
     lo, hi = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if hi - lo < 1e-6 * max(abs(lo), abs(hi), 1e-6):

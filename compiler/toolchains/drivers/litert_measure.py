@@ -1,7 +1,7 @@
 """What quantization does inside a LiteRT model: ranges, each layer's part in the error, errors as they run together.
 
 Laid beside the driver ``litert``. Rules:
-- Activations are read sample by sample, tensor by tensor: memory does not grow with the samples.
+- Activations are read sample by sample, tensor by tensor: memory is bounded, however many samples there are.
 - Each layer's part is measured on the kernels that devices run, and held against the float file's answers.
 """
 
@@ -25,6 +25,9 @@ _COUNTED: Final = 1 << 20
 _FEWEST_COUNTED: Final = 1 << 12
 """Values of a tensor that its histogram counts: of all samples together, and of one at least."""
 
+_REMEMBERED_BYTES: Final = 256 << 20
+"""What is counted may be kept from the first pass; models with more run a second time."""
+
 
 def survey(
     file: LiteRtFile, samples: Samples, inputs: Bindings
@@ -34,20 +37,36 @@ def survey(
     How far they reach, and their means, are taken from every value.
     """
     runs = Runs(file.content, inputs, keep=True)
-    done = iter(range(2 * len(samples)))
     most = max(_COUNTED // len(samples), _FEWEST_COUNTED)
     means = MeanMaps(file)
+    remembered: list[tuple[str, Any]] = []
+    size = 0
+
+    def first() -> Iterator[tuple[str, Any]]:
+        nonlocal size
+        for at, sample in enumerate(samples):
+            progress(at, len(samples), "ranges of activations")
+            for name, values in runs.tensors(sample, file.floats):
+                means.add(name, values)
+                counted = ranges.spread(values, most)
+                size += counted.nbytes
+                if size <= _REMEMBERED_BYTES:
+                    remembered.append((name, counted.copy()))
+                yield name, values
+
+    def second() -> Iterator[tuple[str, Any]]:
+        if size <= _REMEMBERED_BYTES:
+            yield from remembered
+            return
+        remembered.clear()
+        for sample in samples:
+            for name, values in runs.tensors(sample, file.floats):
+                yield name, ranges.spread(values, most)
+
+    waiting = [second, first]
 
     def passes() -> Iterator[tuple[str, Any]]:
-        for sample in samples:
-            at = next(done)
-            progress(at, 2 * len(samples), "ranges of activations")
-            for name, values in runs.tensors(sample, file.floats):
-                if at >= len(samples):
-                    yield name, ranges.spread(values, most)
-                    continue
-                means.add(name, values)
-                yield name, values
+        return waiting.pop()()
 
     found = ranges.survey(passes)
     return found, means.met()

@@ -113,12 +113,15 @@ def _static(
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
+    # Only operators with weights know another algorithm; the model's ends have none.
+    end = operator in {INPUT, OUTPUT}
+    algorithm = AlgorithmName.MIN_MAX_UNIFORM_QUANT if end else AlgorithmName[settings.algorithm]
     manager.add_static_config(
         regex,
         qtyping.TFLOperationName[operator],
         activation_bits,
         settings.weight_bits,
-        algorithm_key=AlgorithmName[settings.algorithm],
+        algorithm_key=algorithm,
     )
 
 

@@ -304,12 +304,16 @@ def test_a_changed_system_builds_anew(tmp_path: Path, fake: Callable[..., None],
     assert make(cache, source).cached is False
 
 
-def test_without_tensorrt_nothing_holds_and_it_is_said(tmp_path: Path, fake: Callable[..., None]):
-    cache = engines(tmp_path)
+def test_without_a_gpu_what_is_attested_holds_and_it_is_said(
+    tmp_path: Path, fake: Callable[..., None]
+):
+    cache, source = engines(tmp_path), verified(to_be_built())
     assert run(cache.current({})) == ({}, "")
+    made = make(cache, source)
     fake(gpu=None)
-    held, problem = run(cache.current({"0" * 64: "1" * 64}))
-    assert held == {}
+    wanted = {payload_of(source): made.sha256}
+    held, problem = run(cache.current({**wanted, "0" * 64: "1" * 64}))
+    assert held == wanted
     assert "CUDA device" in problem
 
 

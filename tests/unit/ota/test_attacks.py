@@ -59,7 +59,7 @@ def test_too_few_signatures_are_refused(fed, by_name):
 
     fed.new_root("image", two_of_two)
     fed.image.refresh(fed.now)
-    fed.refuses(fed.assign(PATH), ThresholdError, "1/2 keys")
+    fed.refuses(fed.assign(PATH), ThresholdError, "signatures of 2 of its role.s keys, found 1")
     fed.edit(
         "timestamp.json",
         lambda t: None,

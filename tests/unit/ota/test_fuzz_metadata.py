@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import ota_fuzz
 
 from ota.errors import VerificationError
 from ota.metadata import documents, statement
@@ -59,90 +59,13 @@ def test_junk_in_place_of_a_document(genuine, junk: bytes, at: int):
     )
 
 
-def mutate(value: object, rng: random.Random) -> object:
-    """One leaf of a JSON document, or one key, replaced by something else."""
-    if isinstance(value, dict) and value and rng.random() < 0.9:
-        key = rng.choice(sorted(value))
-        action = rng.random()
-        if action < 0.1:
-            return {k: v for k, v in value.items() if k != key}
-        if action < 0.15:
-            return {**value, key + "x": value[key]}
-        return {**value, key: mutate(value[key], rng)}
-    if isinstance(value, list) and value and rng.random() < 0.9:
-        at = rng.randrange(len(value))
-        return [*value[:at], mutate(value[at], rng), *value[at + 1 :]]
-    return rng.choice(
-        [None, True, -1, 0, 2**63, 2**70, 1.5, "", "x", "é\x00", [], {}, [[]], {"a": 1}, 10**400]
-    )
-
-
-@settings(
-    max_examples=400,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(st.integers(0, 2**32), st.integers(0, 6))
-def test_documents_that_were_changed_somewhere(genuine, seed: int, at: int):
-    house, image, director = genuine
-    places = [(image, name) for name in image] + [(director, name) for name in director]
-    part, name = places[at % len(places)]
-    document = json.loads(part[name])
-    data = json.dumps(mutate(document, random.Random(seed))).encode()
-    changed = {**part, name: data}
-    accepts(
-        house,
-        changed if part is image else image,
-        changed if part is director else director,
-    )
-
-
-@settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(st.integers(0, 2**32), st.sampled_from(["digits.json", "targets.json", "director"]))
-def test_documents_that_a_key_holder_signed_wrongly(genuine, by_name, seed: int, which: str):
-    """Past the signatures: content that no honest signer would sign must not crash a device either."""
-    house, image, director = genuine
-    rng = random.Random(seed)
-    source = director["targets.json"] if which == "director" else image[which]
-    name = {"digits.json": "release digits", "targets.json": "image targets"}.get(
-        which, "director targets"
-    )
-    body = mutate(json.loads(source)["signed"], rng)
-    data = sign(body, by_name(name))
-    if data is None:
-        return
-    if which == "director":
-        accepts(house, image, {**director, "targets.json": data})
-        return
-    backup = dict(house.image.files)
-    try:
-        house.image.files[which] = data
-        with contextlib.suppress(VerificationError, KeyError, TypeError, ValueError):
-            house.image.refresh(house.now)
-        accepts(house, {**house.image.for_device(["digits"])}, director)
-    finally:
-        house.image.files = backup
-
-
-def sign(body: object, by) -> bytes | None:
-    """What a signer would sign, as far as it can be written at all."""
-    from securesystemslib.exceptions import FormatError
-    from securesystemslib.formats import encode_canonical
-
-    try:
-        canonical = encode_canonical(body).encode()
-    except (FormatError, UnicodeEncodeError, AttributeError):
-        return None
-    signature = by.sign(canonical)
-    envelope = {
-        "signatures": [{"keyid": signature.keyid, "sig": signature.signature}],
-        "signed": body,
-    }
-    return json.dumps(envelope).encode()
+@pytest.mark.parametrize("kind", ota_fuzz.KINDS)
+def test_documents_that_were_changed_somewhere(kind: str):
+    """On the way, or by one who holds the keys; `make fuzz-ota` does the same with far more inputs."""
+    tally = ota_fuzz.run(kind, inputs=1_500, seed=1_000_000)
+    assert tally.outcomes["accepted"] > 0
+    assert {"ota.metadata", "ota.threshold", "ota.rollback_refused"} <= set(tally.outcomes)
+    assert tally.grown_mib < 512
 
 
 @given(st.binary(max_size=400))

@@ -4,7 +4,7 @@ A child process with this folder's parent on ``PYTHONPATH`` imports it as ``tens
 computing, so that a built "engine" answers as its model does. Every name that the chosen version does not have
 (``FAKE_TENSORRT``, a file of ``tests/data/tensorrt``) is missing here, too, reading or setting.
 
-``FAKE_TENSORRT_DOES`` scripts trouble: ``none`` (build returns None), ``slow`` (a build takes 1000 steps),
+``FAKE_TENSORRT_DOES`` scripts trouble: ``none`` (build returns None), ``slow`` (a build takes twelve seconds),
 ``hang`` (a step never ends), ``crash`` (the process dies), ``junk`` (an engine of junk), ``host_code`` (an
 engine with a program for the host inside), ``hungry`` (takes memory until it is stopped).
 """

@@ -248,7 +248,7 @@ class Builder:
     def _work(self, monitor):
         if does("crash"):
             os.abort()
-        steps = 1000 if does("slow") or does("hungry") else 4
+        steps = 300 if does("slow") or does("hungry") else 4
         taken = []
         monitor.phase_start("Building engine", None, 2)
         for phase in range(2):

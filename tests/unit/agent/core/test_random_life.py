@@ -25,6 +25,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("disconnect"), st.none()),
     st.tuples(st.just("connect"), st.none()),
     st.tuples(st.just("restart"), st.none()),
+    st.tuples(st.just("upgrade"), st.none()),
     st.tuples(st.just("power"), st.integers(0, 40)),
     st.tuples(st.just("crash"), st.integers(0, 3)),
     st.tuples(st.just("disk"), st.sampled_from(["disk.full", ""])),
@@ -43,6 +44,7 @@ class Life:
         self.wanted: dict[str, str] = {}
         self.old = self.cloud.desired()
         self.was_active: set[str] = set()
+        self.upgraded = False
 
     def do(self, action: str, value: object) -> None:
         try:
@@ -56,7 +58,8 @@ class Life:
         for model, record in self.device.disk.models.items():
             if record.active is not None:
                 self.was_active.add(model)
-            assert record.active is not None or model not in self.was_active, record
+            kept = record.active is not None or model not in self.was_active
+            assert kept or self.upgraded, record
             if record.state in TERMINAL:
                 assert record.settled_counter == record.counter
         known = self.device.disk.trust.counter
@@ -92,6 +95,15 @@ class Life:
 
     def _restart(self, _: None) -> None:
         self.device.boot()
+
+    def _upgrade(self, _: None) -> None:
+        """No engine of before fits any more."""
+        self.upgraded = self.device.upgraded = True
+        self.device.disk.engines.clear()
+        try:
+            self.device.boot()
+        finally:
+            self.device.upgraded = False
 
     def _power(self, commands: int) -> None:
         self.device.power = commands

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from support.virtual_agent import Device
 from support.virtual_cloud import Cloud
@@ -49,6 +51,18 @@ def test_rows_are_sent_again_until_they_are_acknowledged(cloud: Cloud):
     cloud.acks = True
     device.run(300)
     assert len(device.disk.rows) <= 2
+
+
+def test_a_birth_names_the_assignment_that_the_device_holds(cloud: Cloud):
+    device = with_release(cloud)
+    assert cloud.births[0].assignment_sha256 == ""
+    device.disconnect()
+    device.connect()
+    device.run(5)
+    held = device.core.trust.store.director["targets.json"]
+    birth, counter = cloud.births[-1], device.core.trust.acceptance.counter
+    assert birth.assignment_counter == counter
+    assert birth.assignment_sha256 == hashlib.sha256(held).hexdigest()
 
 
 def test_a_rebirth_is_obeyed_once(cloud: Cloud):

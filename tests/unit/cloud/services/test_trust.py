@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from support.clouds import Cloud, enrol
 
@@ -13,6 +16,7 @@ from fleet.registry.repositories import Trust
 from fleet.wire import codec, envelope
 from fleet.wire.messages import Ack
 from fleet.wire.topics import Down
+from ota.errors import RollbackRefusedError
 from ota.rollout.plan import RolloutSpec
 
 DAY_S = 86_400.0
@@ -49,6 +53,41 @@ def test_the_counter_grows_past_what_the_device_holds(cloud: Cloud) -> None:
     roll_out(cloud, "digits@1")
     device.fetch()
     assert (device.counter, set(device.wanted)) == (43, {"digits"})
+
+
+def test_a_registry_restored_from_a_backup_is_followed(cloud: Cloud) -> None:
+    """It counts up again to the counter that the device holds for other targets, and signs the next one.
+
+    Its image repository has forgotten versions that the device has seen; the time has not stood still.
+    """
+    cloud.release()
+    device = enrol(cloud, "a")
+    device.connect()
+    with closing(sqlite3.connect(":memory:")) as backup:
+        database(cloud).backup(backup)
+        cloud.clock.now += 60
+        lost = cloud.release("2")
+        roll_out(cloud, "digits@2")
+        device.fetch()
+        assert (device.counter, device.wanted) == (2, {"digits": lost["litert-cpu"]})
+        backup.backup(database(cloud))
+    cloud.clock.now += 60
+    digests = cloud.release("3")
+    roll_out(cloud, "digits@3")
+    with pytest.raises(RollbackRefusedError, match="counter 2 stands for other targets"):
+        device.fetch()
+    device.connect()
+    assert (device.counter, device.wanted) == (3, {"digits": digests["litert-cpu"]})
+    device.connect()
+    assert device.counter == 3, "it holds what was signed"
+
+
+def database(cloud: Cloud) -> sqlite3.Connection:
+    """The registry's own connection; all of a test's sessions share it."""
+    with closing(cloud.context.engine.raw_connection()) as pooled:
+        found = pooled.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found
 
 
 def test_assignments_and_timestamps_are_signed_anew_in_time(cloud: Cloud) -> None:
