@@ -3,18 +3,21 @@
 Rules:
 - Reading is bounded by role and answers every malformed input with `MetadataError`.
 - The bytes of a document depend on its content and its signatures alone.
+- A number that is no integer is refused when a document is read: canonical JSON has none, so that nothing
+  could be signed over it.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 from securesystemslib.signer import Signer
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
-from tuf.api.serialization import DeserializationError
+from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
 from ota.errors import MetadataError
@@ -39,6 +42,7 @@ class _AnyDocument(msgspec.Struct):
 
 
 _serializer = JSONSerializer(compact=True)
+_ESCAPED = re.compile(r'\\(?:["\\bfnrt]|u[0-9a-f]{4})')
 
 
 def read(kind: type[T], data: bytes, *, name: str) -> Metadata[T]:
@@ -58,11 +62,11 @@ def read(kind: type[T], data: bytes, *, name: str) -> Metadata[T]:
             f"the repository must be repaired"
         )
     try:
-        metadata: Metadata[T] = Metadata.from_bytes(data)
-    except DeserializationError as error:
-        cause = error.__cause__ or error
+        parsed = json.loads(data.decode(), parse_float=_refuse, parse_constant=_refuse)
+        metadata: Metadata[T] = Metadata.from_dict(parsed)
+    except Exception as error:  # noqa: BLE001 - tuf.api does not say what it raises on what it is given
         raise MetadataError(
-            f"{name}: expected {kind.type} metadata, found {type(cause).__name__} ({str(cause)[:200]}); "
+            f"{name}: expected {kind.type} metadata, found {type(error).__name__} ({str(error)[:200]}); "
             f"the repository must be repaired"
         ) from None
     if not isinstance(metadata.signed, kind):
@@ -79,6 +83,29 @@ def write(signed: T, signers: Sequence[Signer]) -> bytes:
     for signer in signers:
         metadata.sign(signer, append=True)
     return metadata.to_bytes(_serializer)
+
+
+def canonical(signed: Signed) -> bytes:
+    """What is signed of a document that was read: its canonical JSON, as `Metadata.signed_bytes` has it.
+
+    OLPC's canonical JSON is JSON with sorted keys, no spaces, and nothing escaped but quotation marks and
+    backslashes. So the C encoder does the work, and its other escapes are undone; that is an order of
+    magnitude faster, and verification spends most of its time here.
+
+    Raises:
+        ValueError: text that is no Unicode.
+    """
+    text = json.dumps(signed.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ESCAPED.sub(_unescape, text).encode()
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    text = escape.group()
+    return text if text[1] in '"\\' else str(json.loads(f'"{text}"'))
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"a number that is no integer, {text[:40]}")
 
 
 def version_of(data: bytes, *, name: str) -> int:

@@ -27,7 +27,6 @@ from tuf.api.metadata import (
     Targets,
     Timestamp,
 )
-from tuf.api.serialization import SerializationError
 
 from ota.errors import (
     ExpiredError,
@@ -127,9 +126,9 @@ class RootChain:
     ) -> None:
         try:
             result = delegator.get_verification_result(
-                role, metadata.signed_bytes, metadata.signatures
+                role, documents.canonical(metadata.signed), metadata.signatures
             )
-        except (ValueError, SerializationError) as error:
+        except (ValueError, RecursionError) as error:
             raise MetadataError(f"{self._file(role)}: {error}; it cannot be verified") from None
         signed = result.signed.values()
         good = len({_identity(key) for key in signed}) if result.threshold > 1 else len(signed)

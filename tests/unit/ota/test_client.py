@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tuf_repository import Repository
-from tuf.api.metadata import DelegatedRole, Delegations, SuccinctRoles, TargetFile, Targets
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    SuccinctRoles,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
 
 from ota.errors import DigestError, MetadataError, ThresholdError, VerificationError
 from ota.metadata import documents
@@ -182,6 +190,29 @@ def test_the_work_on_patterns_is_bounded():
         Search("a/b").children(delegating("*x" * (MAX_WILDCARDS // 2) + "?/b"))
     with pytest.raises(MetadataError):
         Search("a/b").children(delegating(*["?/c"] * (MAX_WILDCARDS + 1)))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+)
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=5))
+def test_what_is_signed_is_encoded_as_the_reference_does(fields):
+    targets = Targets(unrecognized_fields={f"x{name}": value for name, value in fields.items()})
+    assert documents.canonical(targets) == Metadata(targets).signed_bytes
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e3", "-0.0", "NaN", "-Infinity", "1" * 5_000])
+def test_numbers_that_canonical_json_has_not_are_refused(repository, text):
+    data = repository.metadata("timestamp")
+    grown = data.replace(b'"signed": {', b'"signed": {"x": %s,' % text.encode(), 1)
+    assert grown != data
+    with pytest.raises(MetadataError, match="expected timestamp metadata"):
+        documents.read(Timestamp, grown, name="x")
 
 
 def test_digests_that_are_checked():
