@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import commands
+import coverage
 import formats
 import machines
 import service
@@ -28,6 +29,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "api": service.api,
     "cloud-settings": formats.cloud_settings,
     "commands": commands.operator,
+    "coverage": coverage.counts,
+    "coverage-operators": coverage.operators,
+    "coverage-reasons": coverage.reasons,
     "errors": machines.errors,
     "health": formats.health,
     "manifest": formats.manifest,
