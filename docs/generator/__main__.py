@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import commands
+import coverage
 import formats
 import machines
 import profiles
@@ -30,6 +31,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "api": service.api,
     "cloud-settings": formats.cloud_settings,
     "commands": commands.operator,
+    "coverage": coverage.counts,
+    "coverage-operators": coverage.operators,
+    "coverage-reasons": coverage.reasons,
     "errors": machines.errors,
     "health": formats.health,
     "manifest": formats.manifest,

@@ -149,9 +149,7 @@ class LiteRtFile:
         return [
             {"name": one.name, "op": one.op}
             for one in self.operators
-            if one.op in quantizable
-            and (one.op not in MOVES or one.op == "CONCATENATION")
-            and floats.issuperset(one.outputs)
+            if one.op in quantizable and one.op not in MOVES and floats.issuperset(one.outputs)
         ]
 
     def names(self, indices: Iterable[int]) -> list[str]:

@@ -163,8 +163,8 @@ def test_awkward_models_answer_in_their_own_terms(name: str) -> None:
             assert layout.distance(found[output], expected) <= layout.TOLERANCE
 
 
-def test_what_cannot_be_converted_is_refused_by_name() -> None:
-    branch = [
+def conditional(cond: np.ndarray) -> tuple[bytes, Arrays]:
+    branches = [
         helper.make_graph(
             [helper.make_node(kind, ["x"], [name])],
             name,
@@ -173,9 +173,22 @@ def test_what_cannot_be_converted_is_refused_by_name() -> None:
         )
         for kind, name in (("Relu", "then"), ("Neg", "else"))
     ]
-    inputs = {"cond": np.array([True]), "x": floats(2)}
-    node = helper.make_node("If", ["cond"], ["y"], then_branch=branch[0], else_branch=branch[1])
-    data = model([node], inputs, ["y"])
+    inputs = {"cond": cond, "x": floats(2)}
+    node = helper.make_node("If", ["cond"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    return model([node], inputs, ["y"]), inputs
+
+
+def test_a_branch_counts_only_when_both_sides_answer() -> None:
+    data, inputs = conditional(np.array([True]))
+    made = converted(data, [inputs])
+    for flag in (True, False):
+        feed = {**inputs, "cond": np.array([flag])}
+        found = answers(made.files["model"], made.info, feed)["y"]
+        assert layout.distance(found, reference(data, feed)["y"]) <= layout.TOLERANCE
+
+
+def test_what_cannot_be_converted_is_refused_by_name() -> None:
+    data, inputs = conditional(np.array(True))
     with pytest.raises(BuildError, match="operator If is not converted"):
         converted(data, [inputs])
 
