@@ -110,19 +110,18 @@ def _base(manager: Any, settings: Settings) -> None:
 def _static(
     manager: Any, settings: Settings, regex: str, operator: str, activation_bits: int
 ) -> None:
+    """A rule for an operator; by plain ranges first, which stay where the algorithm does not know the operator."""
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-    # Only operators with weights know another algorithm; the model's ends have none.
-    end = operator in {INPUT, OUTPUT}
-    algorithm = AlgorithmName.MIN_MAX_UNIFORM_QUANT if end else AlgorithmName[settings.algorithm]
-    manager.add_static_config(
-        regex,
-        qtyping.TFLOperationName[operator],
-        activation_bits,
-        settings.weight_bits,
-        algorithm_key=algorithm,
-    )
+    name, bits = qtyping.TFLOperationName[operator], settings.weight_bits
+    manager.add_static_config(regex, name, activation_bits, bits)
+    algorithm = AlgorithmName[settings.algorithm]
+    if algorithm != AlgorithmName.MIN_MAX_UNIFORM_QUANT and operator not in {INPUT, OUTPUT}:
+        # Under another spelling of the scope: the same one would take the place of the first rule.
+        manager.add_static_config(
+            f"(?:{regex})", name, activation_bits, bits, algorithm_key=algorithm
+        )
 
 
 def spared(file: LiteRtFile, kept: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:

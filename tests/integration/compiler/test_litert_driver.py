@@ -290,6 +290,8 @@ def test_every_mode_makes_a_file(
     for mode in ("dynamic", "weight_only", "fp16"):
         assert call("quantize", files, mode=mode).info["quantized_weights"] == 2
     assert static(made, surveyed, activation_bits=16).info["quantized_weights"] == 2
+    whole = static(made, surveyed).info["layers"]
+    assert static(made, surveyed, algorithm="MSE").info["layers"] == whole
 
 
 def test_sensitivity_and_inspection_name_the_layers(
