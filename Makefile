@@ -19,7 +19,7 @@ PYTHON ?= $(call find_python,3.11)
 .PHONY: help setup demo test lint types tests agent-tests bench fuzz-compiler fuzz-ota docs lock test-deps clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- environments --------------------------------------------------------------------------------
 
@@ -90,6 +90,9 @@ $(VENV)-%/.self: $(LOCKS)/agent-test-%.lock pyproject.toml $(VENV)/.tools
 
 bench: $(VENV)/.dev $(VENV)/.self ## Measure against peers in the same run; figures go to docs/benchmarks/ (ARGS: names, e.g. telemetry).
 	@for name in $(or $(ARGS),telemetry serving verify); do PYTHONPATH=tests/bench $(BIN)/python tests/bench/bench_$$name.py; done
+
+bench-%: $(VENV)/.dev $(VENV)/.self toolchains ## One benchmark with its own options, e.g. bench-compiler, bench-coverage (ARGS: see its --help).
+	@PYTHONPATH=tests/bench $(BIN)/python tests/bench/bench_$*.py $(ARGS)
 
 fuzz-ota: $(VENV)/.dev $(VENV)/.self ## Feed mutated metadata and assignments to a device's verification (ARGS: --inputs N --seed N, kinds).
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_ota.py $(ARGS)
