@@ -36,7 +36,9 @@ def score(run, data):
     while os.path.exists({gate!r}):
         time.sleep(0.02)
     if os.path.exists({poison!r}):
-        os.kill(os.getppid(), signal.SIGKILL)
+        # The parent is the launcher that holds the limits; the compiler is the launcher's parent.
+        launcher = open(f"/proc/{{os.getppid()}}/stat").read()
+        os.kill(int(launcher.rpartition(")")[2].split()[1]), signal.SIGKILL)
     answer = next(iter(run({{"image": data["image"]}}).values()))
     return float((answer.argmax(1) == data["label"]).mean())
 """

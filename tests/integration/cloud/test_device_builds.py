@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.artifacts import classify, images, to_be_built
+from support.artifacts import attested, classify, images, to_be_built
 from support.installation import House, eventually
 from support.real_agent import Agent, enrolled, push
 from support.tensorrt import FAKES, environment
@@ -47,7 +47,7 @@ def artifact(batch: int = 8) -> bytes:
     golden = images(batch, seed=1)
     outputs = {"probs": classify().golden_outputs["probs"][:batch]}
     content = to_be_built(model="digits", golden_inputs={"image": golden}, golden_outputs=outputs)
-    return package.write(content)
+    return package.write(attested(content))
 
 
 def building(device: Agent) -> psutil.Process:
@@ -136,7 +136,7 @@ def test_a_newer_assignment_ends_a_build(device: Agent):
     device.serves("1")
     push(device, artifact(4), "2")
     driver = building(device)
-    push(device, package.write(classify("classify.onnx", model="digits")), "3")
+    push(device, package.write(attested(classify("classify.onnx", model="digits"))), "3")
     driver.wait(30)
     device.serves("3")
     assert device.model()["error_code"] == ""

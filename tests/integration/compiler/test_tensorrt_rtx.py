@@ -97,7 +97,7 @@ def command(folder: Path, **options: Any) -> list[str]:
     argv = [
         python(),
         tensorrt_driver.__file__,
-        "finish",
+        "build",
         "--onnx",
         "model.onnx",
         "--engine",

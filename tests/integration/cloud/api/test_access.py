@@ -27,11 +27,23 @@ LEAST = {
     ("POST", "/api/v1/rollouts/{rollout}/{order}"): Role.OPERATOR,
     ("POST", "/api/v1/devices/claims"): Role.OPERATOR,
     ("POST", "/api/v1/devices/{device}/revoke"): Role.OPERATOR,
+    ("POST", "/api/v1/devices/{device}/proving"): Role.OPERATOR,
+    ("POST", "/api/v1/devices/{device}/builder"): Role.OPERATOR,
+    ("POST", "/api/v1/artifacts/{sha256}/prove"): Role.OPERATOR,
+    ("POST", "/api/v1/artifacts/{sha256}/engine"): Role.OPERATOR,
+    ("POST", "/api/v1/trials/{trial}/cancel"): Role.OPERATOR,
+    ("POST", "/api/v1/engines/{build}/cancel"): Role.OPERATOR,
+    ("POST", "/api/v1/campaigns/{campaign}/start"): Role.ENGINEER,
+    ("POST", "/api/v1/campaigns/{campaign}/dismiss"): Role.ENGINEER,
     ("POST", "/api/v1/tokens"): Role.ADMIN,
     ("GET", "/api/v1/tokens"): Role.ADMIN,
     ("DELETE", "/api/v1/tokens/{token}"): Role.ADMIN,
 }
-WORKERS = {("POST", "/api/v1/workers"), ("GET", "/api/v1/units/{unit}/folder")} | {
+WORKERS = {
+    ("POST", "/api/v1/workers"),
+    ("GET", "/api/v1/units/{unit}/folder"),
+    ("GET", "/api/v1/units/{unit}/figures"),
+} | {
     ("POST", f"/api/v1/units/{{unit}}/{what}")
     for what in ("begin", "progress", "artifacts", "results", "failure", "return")
 }
