@@ -12,7 +12,9 @@ import pytest
 from compiler.service import compile as compiling
 from compiler.service.report import Verdict
 
-pytestmark = [pytest.mark.corpus, pytest.mark.toolchain, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.corpus, pytest.mark.toolchain, pytest.mark.slow, pytest.mark.timeout(1200),
+]  # fmt: skip
 SCRIPT = Path(__file__).parents[2] / "corpus" / "write_folders.py"
 CASES = (
     "deeplabv3_mnv2_257",
@@ -41,7 +43,9 @@ def test_a_real_model_compiles_within_its_budget(corpus: Path, tmp_path: Path, c
     meta = json.loads((source / "meta.json").read_text())
     folder = script().write(source, meta, tmp_path / case)
     report = compiling.run(
-        compiling.Request(folder=folder, targets=["cpu-arm64"], out=tmp_path / "out")
+        compiling.Request(
+            folder=folder, targets=["litert-cpu"], out=tmp_path / "out", calibrators=["mse"]
+        )
     )
     (target,) = report.targets
     assert target.status is Verdict.ACCEPTED
@@ -50,6 +54,7 @@ def test_a_real_model_compiles_within_its_budget(corpus: Path, tmp_path: Path, c
     assert metric is not None
     baselines = meta["baseline"]["fp32_onnxruntime"]
     name = next(iter(baselines))
-    assert metric.reference == pytest.approx(baselines[name], abs=2e-3)
+    assert report.model.metric is not None
+    assert report.model.metric.value == pytest.approx(baselines[name], abs=2e-3)
     assert metric.value >= metric.reference - metric.budget - 1e-9
-    assert target.chosen.payload_size_bytes < meta["files"]["model.onnx"]["size_bytes"]
+    assert target.chosen.payload_size_bytes < 1.3 * meta["files"]["model.onnx"]["size_bytes"]
