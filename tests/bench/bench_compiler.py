@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import msgspec
 
 from compiler.errors import BuildError
 from compiler.evaluate import child, split
@@ -235,13 +236,16 @@ def _litert_peer(prepared: Prepared) -> Callable[[], Built]:
 
 
 def _moved(bindings: list[Any], ends: list[dict[str, Any]]) -> list[Any]:
-    """Our float file's bindings on the peer's file: the same tensors in the same order."""
-    import msgspec
-
-    named = {end["tensor"] for end in ends}
+    """Our float file's bindings on the peer's file: its tensors, by name or else in order, and their dtypes."""
+    by_tensor = {end["tensor"]: end for end in ends}
     return [
-        bound if bound.tensor in named else msgspec.structs.replace(bound, tensor=end["tensor"])
+        msgspec.structs.replace(
+            bound,
+            tensor=found["tensor"],
+            file_dtype="" if found["file_dtype"] == "float32" else found["file_dtype"],
+        )
         for bound, end in zip(bindings, ends, strict=True)
+        for found in [by_tensor.get(bound.tensor, end)]
     ]
 
 
