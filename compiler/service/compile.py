@@ -162,13 +162,13 @@ class _Job:
 
     def _pack(self, target: Target, decision: Decision, suffix: str) -> Candidate | None:
         """Attest what was chosen; its file joins the output."""
-        if decision.chosen is None or decision.package is None or decision.built is None:
+        if decision.chosen is None or decision.package is None or decision.variant is None:
             return None
         prepared = self._prepared
         attested = attest.attest(
             decision.package,
             keys.signer(),
-            statement.provenance(prepared, target, decision.chosen),
+            statement.provenance(prepared, target, decision.chosen, decision.variant.recipe),
         )
         data = package.write(attested)
         parts = [prepared.folder.name, prepared.version, target.name, suffix]

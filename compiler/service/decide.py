@@ -43,7 +43,6 @@ class Decision:
     candidates: list[Candidate]
     chosen: Candidate | None = None
     package: Package | None = None
-    built: Built | None = None
     variant: Variant | None = None
 
 
@@ -67,7 +66,6 @@ def decide(screen: Screen, target: Target, found: Found) -> Decision:
             candidates=list(described.values()),
             chosen=candidate,
             package=judged.package,
-            built=one.built,
             variant=one.variant,
         )
     return Decision(candidates=list(described.values()))

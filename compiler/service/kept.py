@@ -4,8 +4,9 @@ The key is everything that an output depends on: every file of the model folder,
 recipes, the toolchains (locks, drivers, whether they are installed), the runtimes that score, this
 program's own code, the host, what devices reported, the version asked for, and the key that signs.
 
-Rule: an output in which a tool failed is not kept, because a crash, a timeout or full memory may not happen
-again.
+Rules:
+- An output in which a tool failed is not kept: a crash, a timeout or full memory may not happen again.
+- Nor is one in which a tool of the user's had a part: as in `toolchains.cache`, no lock says what that tool is.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ import fleet
 from agent.runtimes import registry
 from compiler.provenance import keys
 from compiler.service import host, output
+from compiler.service.prepare import sha256_of
 from compiler.service.report import Report, Verdict
 from compiler.targets.catalog import Target
 from compiler.toolchains import cache, catalog, install
 from compiler.toolchains.driver import Answer
 
 _CODE: Final = (compiler, agent.runtimes, fleet)
-_CHUNK_BYTES: Final = 1 << 20
 
 
 def key(folder: Path, targets: list[Target], *, version: str, figures: Path | None) -> str:
@@ -42,7 +43,7 @@ def key(folder: Path, targets: list[Target], *, version: str, figures: Path | No
         "runtimes": [[info.name, info.version] for info in registry.available()],
         "code": _code(),
         "host": host.describe(),
-        "figures": _sha256(figures) if figures else "",
+        "figures": sha256_of(figures) if figures else "",
         "version": version,
         "signer": keys.signer().key_id,
     }
@@ -62,16 +63,18 @@ def get(found: str) -> tuple[Report, dict[str, bytes]] | None:
 
 
 def put(found: str, report: Report, files: dict[str, bytes]) -> None:
-    """Keep an output, unless a tool failed in it."""
+    """Keep an output, unless a tool failed in it, or one of the user's had a part in it."""
     tried = [c for t in report.targets for c in (*t.candidates, *t.fallback_candidates)]
-    if all(candidate.verdict is not Verdict.FAILED for candidate in tried):
+    failed = any(candidate.verdict is Verdict.FAILED for candidate in tried)
+    tools = {name for candidate in tried for name in candidate.tools}
+    if not failed and all(catalog.get(name).supplied is None for name in tools):
         cache.keep(found, Answer(files=files, info={}, wall_s=0.0, peak_memory_mib=0.0))
 
 
 def _tree(folder: Path) -> dict[str, str]:
     """Digests of the folder's files by their names."""
     return {
-        str(path.relative_to(folder)): _sha256(path)
+        str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -95,12 +98,4 @@ def _code() -> str:
             for path in sorted(Path(root).rglob("*")):
                 if path.suffix in {".py", ".toml", ".lock"}:
                     digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
     return digest.hexdigest()

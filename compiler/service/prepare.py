@@ -110,9 +110,9 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         raise _blame(reference.result.code)(f"the fp32 model: {reference.result.error}")
     digests = {
         "model": model.sha256,
-        folder.FILE: _sha256(described.toml),
-        "calibration": _sha256(described.calibration),
-        "evaluation": _sha256(described.evaluation),
+        folder.FILE: sha256_of(described.toml),
+        "calibration": sha256_of(described.calibration),
+        "evaluation": sha256_of(described.evaluation),
     }
     return Prepared(
         folder=described,
@@ -208,7 +208,8 @@ def _declared_batch(model: OnnxModel) -> bool:
     return all(spec.shape[:1] == [None] for spec in model.inputs)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Digest of a file, as lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -7,7 +7,6 @@ from importlib.metadata import version as version_of
 from compiler.evaluate.gates import Gate
 from compiler.provenance import ingredients, predicate
 from compiler.provenance.predicate import GateFigures, Provenance
-from compiler.recipes import catalog as recipes
 from compiler.recipes.catalog import Recipe
 from compiler.service import host
 from compiler.service.prepare import Prepared
@@ -15,8 +14,10 @@ from compiler.service.report import Candidate
 from compiler.targets.catalog import Target
 
 
-def provenance(prepared: Prepared, target: Target, candidate: Candidate) -> Provenance:
-    """Everything that made one artifact."""
+def provenance(
+    prepared: Prepared, target: Target, candidate: Candidate, recipe: Recipe
+) -> Provenance:
+    """Everything that made one artifact; the candidate is a variant of the recipe."""
     rule, split = prepared.folder.metric, prepared.split
     return Provenance(
         asked=predicate.External(
@@ -28,7 +29,7 @@ def provenance(prepared: Prepared, target: Target, candidate: Candidate) -> Prov
         ),
         recipe=predicate.Recipe(
             name=candidate.recipe,
-            settings=_settings(candidate),
+            settings=_settings(recipe),
             calibrator=candidate.calibrator,
             kept=[layer.name for layer in candidate.kept],
             fallen=sorted(candidate.fallen),
@@ -44,13 +45,9 @@ def provenance(prepared: Prepared, target: Target, candidate: Candidate) -> Prov
     )
 
 
-def _settings(candidate: Candidate) -> dict[str, object]:
-    """Of the recipe that the candidate is a variant of: its name begins with the recipe's."""
-    known = recipes.load()
-    names = [name for name in known if candidate.recipe.startswith(name)]
-    recipe: Recipe = known[max(names, key=len)]
-    base = recipe.base.settings if recipe.base else {}
-    return {**base, **recipe.settings}
+def _settings(recipe: Recipe) -> dict[str, object]:
+    """A finishing recipe's own, over those of the recipe whose file it starts from."""
+    return {**(recipe.base.settings if recipe.base else {}), **recipe.settings}
 
 
 def _figures(gate: Gate, candidate: Candidate) -> GateFigures:
