@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cloud.errors import SupervisionError
-from cloud.supervise import Supervisor
+from cloud.supervise import State, Supervisor
 
 POLL_S = 0.1
 MAX_STARTS = 4
@@ -35,7 +35,8 @@ def wait_ready(
         if probe():
             return True
         status = supervisor.status(name)
-        if status.starts >= MAX_STARTS or time.monotonic() > deadline:
+        given_up = status.starts >= MAX_STARTS and status.state is State.BACKING_OFF
+        if given_up or time.monotonic() > deadline:  # only an ended life has said why
             raise SupervisionError(
                 f"{name!r} is not ready after {status.starts} start(s); "
                 f"the end of {status.log_path}:\n{_tail(status.log_path)}"

@@ -63,6 +63,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
 @pytest.fixture
 def browser(chromium, fleet) -> Iterator[WebDriver]:
     """Signed in as an operator, on the fleet page; at the end nothing may have gone wrong in it."""
+    chromium.get("about:blank")  # the last test's page would go on asking a server that is gone
     chromium.get_log("browser")
     address = link.issue(fleet.url, fleet.story.token(Role.OPERATOR, "Grace"))
     assert address
