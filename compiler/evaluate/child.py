@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from compiler.evaluate.jobs import Job, Result
 from compiler.evaluate.split import Split
 from compiler.graph import data
 from compiler.graph.data import Arrays
-from compiler.toolchains import process
+from compiler.toolchains import own
 from compiler.toolchains.process import Limits
 from fleet.artifact import package
 from fleet.artifact.package import Package
@@ -87,12 +86,7 @@ def evaluate(content: Package, asked: Asked, *, work: Path, limits: Limits = LIM
         measure=asked.measure,
     )
     (work / "job.json").write_bytes(msgspec.json.encode(job))
-    outcome = process.run(
-        [sys.executable, "-m", "compiler.evaluate.worker", "job.json"],
-        folder=work,
-        environment=process.python_environment(work),
-        limits=limits,
-    )
+    outcome = own.run("compiler.evaluate.worker", "job.json", folder=work, limits=limits)
     if outcome.problem:
         raise EvaluationError(f"the evaluation {outcome.problem}; its last lines:\n{outcome.tail}")
     try:

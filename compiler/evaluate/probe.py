@@ -16,7 +16,7 @@ import numpy as np
 from compiler.errors import EvaluationError, ModelError
 from compiler.graph import data
 from compiler.graph.data import Arrays
-from compiler.toolchains import process
+from compiler.toolchains import own
 from compiler.toolchains.process import Limits
 from fleet.artifact import package
 
@@ -36,12 +36,7 @@ def run(model: bytes, feeds: Sequence[Mapping[str, data.Array]], *, work: Path) 
     (work / "model.onnx").write_bytes(model)
     arrays = {f"{i}:{name}": array for i, feed in enumerate(feeds) for name, array in feed.items()}
     (work / "feeds.npz").write_bytes(package.npz_bytes(arrays))
-    outcome = process.run(
-        [sys.executable, "-m", "compiler.evaluate.probe"],
-        folder=work,
-        environment=process.python_environment(work),
-        limits=LIMITS,
-    )
+    outcome = own.run("compiler.evaluate.probe", folder=work, limits=LIMITS)
     if (work / _PROBLEM).is_file():
         raise ModelError(json.loads((work / _PROBLEM).read_bytes()))
     if outcome.problem:

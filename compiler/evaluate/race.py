@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from compiler.errors import EvaluationError
-from compiler.toolchains import process
+from compiler.toolchains import own
 from compiler.toolchains.process import Limits
 from fleet.artifact import package
 from fleet.artifact.package import Package
@@ -66,12 +66,7 @@ def _race(packages: Mapping[str, Package], work: Path) -> tuple[dict[str, Latenc
     (work / _STARTED).unlink(missing_ok=True)
     for index, name in enumerate(names):
         (work / f"{index}.outrider").write_bytes(package.write(packages[name]))
-    outcome = process.run(
-        [sys.executable, "-m", "compiler.evaluate.race", str(len(names))],
-        folder=work,
-        environment=process.python_environment(work),
-        limits=LIMITS,
-    )
+    outcome = own.run("compiler.evaluate.race", str(len(names)), folder=work, limits=LIMITS)
     if outcome.problem:
         try:
             return {}, names[int((work / _STARTED).read_text())]

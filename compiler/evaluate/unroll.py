@@ -19,7 +19,7 @@ from compiler.evaluate.probe import LIMITS
 from compiler.graph import data
 from compiler.graph import sequences as sequences_
 from compiler.graph.data import Array, Arrays
-from compiler.toolchains import process
+from compiler.toolchains import own
 from fleet.artifact import package
 from fleet.artifact.manifest import InputSpec
 
@@ -60,12 +60,7 @@ def record(
     (work / "model.onnx").write_bytes(model)
     (work / _STATES).write_bytes(msgspec.json.encode(states))
     (work / _FEEDS).write_bytes(package.npz_bytes(feeds))
-    outcome = process.run(
-        [sys.executable, "-m", "compiler.evaluate.unroll"],
-        folder=work,
-        environment=process.python_environment(work),
-        limits=LIMITS,
-    )
+    outcome = own.run("compiler.evaluate.unroll", folder=work, limits=LIMITS)
     if (work / _PROBLEM).is_file():
         raise ModelError(msgspec.json.decode((work / _PROBLEM).read_bytes(), type=str))
     if outcome.problem:

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Final
 import msgspec
 
 from compiler.errors import ModelError
-from compiler.toolchains import process
+from compiler.toolchains import own
 from compiler.toolchains.process import Limits
 from fleet.artifact.manifest import TensorSpec
 
@@ -138,14 +137,8 @@ def _child(path: Path, size_bytes: int, work: Path, *, upgrade: bool) -> str:
     mib = min(max(size_bytes, beside_bytes), 2 * MAX_MODEL_BYTES) >> 20
     wall_s = _WALL_S + _WALL_S_PER_GIB * mib / 1024
     arguments = [str(path.absolute()), str(path), *([] if upgrade else ["--keep"])]
-    outcome = process.run(
-        [sys.executable, "-m", "compiler.graph.reading", *arguments],
-        folder=work,
-        environment=process.python_environment(work),
-        limits=Limits(
-            wall_s=wall_s, cpu_s=2 * wall_s, memory_mib=_MEMORY_MIB + _MEMORY_FACTOR * mib
-        ),
-    )
+    limits = Limits(wall_s=wall_s, cpu_s=2 * wall_s, memory_mib=_MEMORY_MIB + _MEMORY_FACTOR * mib)
+    outcome = own.run("compiler.graph.reading", *arguments, folder=work, limits=limits)
     if (work / PROBLEM).is_file():
         raise ModelError(msgspec.json.decode((work / PROBLEM).read_bytes(), type=str))
     return outcome.problem

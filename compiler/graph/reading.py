@@ -112,8 +112,9 @@ def _check(where: str, model: ModelProto) -> None:
         ) from None
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """The child."""
+    arguments = sys.argv[1:]
     try:
         model = read(
             Path(arguments[0]),
@@ -142,4 +143,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -7,9 +7,11 @@ Rules:
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,7 +108,7 @@ class Table:
         value = self._take(key, default, expected)
         if not isinstance(value, list) or not all(isinstance(x, str) and x for x in value):
             raise self.fail(key, expected, value)
-        return value
+        return list(value)
 
     def lists(self, key: str, *, optional: bool = False) -> list[list[str]]:
         """A list of non-empty lists of non-empty strings; empty where it is absent and `optional`."""
@@ -135,7 +137,7 @@ class Table:
     def raw(self) -> dict[str, Any]:
         """The values themselves; counts as having asked for every key."""
         self._asked |= set(self._values)
-        return self._values
+        return copy.deepcopy(self._values)
 
     def done(self) -> None:
         """Raise for the first key that nobody asked for."""
@@ -176,10 +178,16 @@ def read(path: Path, *, error: type[CallerError]) -> Table:
     if len(data) > MAX_TOML_BYTES:
         raise error(f"{path}: expected at most {MAX_TOML_BYTES} bytes, found more")
     try:
-        values = tomllib.loads(data.decode())
+        values = _parsed(data)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise error(f"{path}: expected TOML, found: {problem}; correct that line") from None
     return Table(path, values, error=error)
+
+
+@lru_cache(maxsize=128)
+def _parsed(data: bytes) -> dict[str, Any]:
+    """TOML by its content: one command reads the same catalogs many times, and parsing is most of it."""
+    return tomllib.loads(data.decode())
 
 
 def _is_number(value: object) -> bool:

@@ -26,6 +26,9 @@ from compiler.service.screen import Screen
 from compiler.service.search import Found, Search
 from compiler.targets import catalog
 from compiler.targets.catalog import Target, Tiers
+from compiler.toolchains import catalog as toolchains
+from compiler.toolchains import driver, forks, own
+from compiler.toolchains.workshop import backend
 from fleet.artifact import package
 from fleet.artifact.package import SUFFIX
 
@@ -78,9 +81,9 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
             output.write(request.out, before[1], work=work)
         on_progress(1.0, "done: the same was compiled before")
         return before[0]
-    with output.beside(request.out) as work:
+    with output.beside(request.out) as work, forks.kept():
         on_progress(0.0, "checking the model folder and scoring the fp32 model")
-        prepared = prepare.prepare(request.folder, version=request.version, work=work / "prepare")
+        prepared = _prepared(request, targets, work / "prepare")
         pace = _Pace(targets, on_progress)
         job = _Job(prepared, Screen(prepared, work), known)
         found = [job.target(target, pace) for target in targets]
@@ -94,6 +97,22 @@ def run(request: Request, on_progress: OnProgress = lambda _fraction, _text: Non
     kept.put(key, document, files)
     on_progress(1.0, "done")
     return document
+
+
+def _prepared(request: Request, targets: Sequence[Target], work: Path) -> Prepared:
+    """The folder with its reference; what the first recipes need is under way meanwhile."""
+    own.expect()
+    tiers = [tier for target in targets for tier in (*target.ladder, *target.fallback)]
+    backends = sorted({backend(recipe) for tier in tiers for recipe in tier})
+    for name in backends:
+        driver.expect(toolchains.get(name))
+    return prepare.prepare(
+        request.folder,
+        version=request.version,
+        work=work,
+        backends=backends,
+        calibrators=request.calibrators or recipes.CALIBRATORS,
+    )
 
 
 class _Pace:

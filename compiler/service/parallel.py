@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from compiler.toolchains import process
 
@@ -45,3 +45,9 @@ def each(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
         return [future.result() for future in futures]
+
+
+def both(one: Callable[[], T], other: Callable[[], R]) -> tuple[T, R]:
+    """Two pieces of work at once, where there are cores for them."""
+    found: list[Any] = each(lambda piece: piece(), [one, other])
+    return found[0], found[1]

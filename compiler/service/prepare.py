@@ -7,6 +7,7 @@ scored as an artifact of its own, by the same child process as every candidate.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,8 @@ from compiler.graph import data, folder, onnx_model, signature
 from compiler.graph.data import Array, Arrays, Samples
 from compiler.graph.folder import ModelFolder
 from compiler.graph.onnx_model import OnnxModel
-from compiler.service import packing
+from compiler.recipes.catalog import CALIBRATORS
+from compiler.service import packing, parallel
 from compiler.toolchains.source import Source
 from compiler.toolchains.steps import Built
 from compiler.toolchains.workshop import Workshop
@@ -75,13 +77,22 @@ class Prepared:
         return self.source.model
 
 
-def prepare(path: Path, *, version: str, work: Path) -> Prepared:
+def prepare(
+    path: Path,
+    *,
+    version: str,
+    work: Path,
+    backends: Sequence[str] = (),
+    calibrators: Sequence[str] = CALIBRATORS,
+) -> Prepared:
     """Load, check and score a model folder.
 
     Args:
         path: the folder.
         version: overrides the folder's own; ``1`` when neither says one.
         work: a folder for files that children exchange.
+        backends: that will be needed: their float files are made while the fp32 model is scored.
+        calibrators: that may be asked for.
 
     Raises:
         CallerError: a mistake in the folder, the model, the data or the metric.
@@ -105,7 +116,11 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
         golden_outputs=golden_outputs,
     )
     asked = Asked(model_folder=path, calibration=recorded, part=split.EVERY, measure=True)
-    reference = child.evaluate(content, asked, work=work / "reference")
+    workshop = Workshop(source, calibrators)
+    reference, _ = parallel.both(
+        lambda: child.evaluate(content, asked, work=work / "reference"),
+        lambda: workshop.ahead(backends),
+    )
     if reference.result.error:
         raise _blame(reference.result.code)(f"the fp32 model: {reference.result.error}")
     digests = {
@@ -117,7 +132,7 @@ def prepare(path: Path, *, version: str, work: Path) -> Prepared:
     return Prepared(
         folder=described,
         version=content.manifest.version,
-        workshop=Workshop(source),
+        workshop=workshop,
         golden_inputs=golden_inputs,
         golden_outputs=golden_outputs,
         content=content,

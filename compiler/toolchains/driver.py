@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from compiler.errors import BuildError
-from compiler.toolchains import install, process
+from compiler.toolchains import forks, install, process
 from compiler.toolchains.catalog import Toolchain
 from compiler.toolchains.process import Limits
 
@@ -73,26 +73,18 @@ def call(
         ToolchainMissingError: it is not installed.
         BuildError: the driver failed in whatever way.
     """
-    python = install.python(toolchain)
+    install.python(toolchain)  # before anything is written
     with tempfile.TemporaryDirectory(prefix=f"outrider-{toolchain.name}-") as name:
         work = Path(name)
         (work / "in").mkdir()
         (work / "out").mkdir()
         for file, data in files.items():
             (work / "in" / file).write_bytes(data)
-        scripts = {"harness.py": HARNESS, "driver.py": toolchain.driver}
-        for target, script in (scripts | {path.name: path for path in toolchain.modules}).items():
-            (work / target).write_bytes(script.read_bytes())
         (work / "job.json").write_text(
             json.dumps({"operation": operation, "files": sorted(files), "options": dict(options)})
         )
-        outcome = process.run(
-            [str(python), "-E", "-s", str(work / "harness.py")],
-            folder=work,
-            environment=_environment(toolchain, work, python),
-            limits=limits or toolchain.limits,
-            look=_Progress(work / "progress.json", on_progress),
-        )
+        look = _Progress(work / "progress.json", on_progress)
+        outcome = _run(toolchain, work, limits or toolchain.limits, look)
         what = f"{toolchain.name} {operation}"
         info = _answer(work, what, outcome)
         names = info.pop("files", {})
@@ -102,6 +94,43 @@ def call(
             wall_s=outcome.wall_s,
             peak_memory_mib=outcome.peak_memory_mib,
         )
+
+
+def expect(toolchain: Toolchain) -> None:
+    """Have a toolchain's imports done by the time that it is called, where it is installed and calls are kept warm."""
+    if toolchain.supplied is None and install.is_installed(toolchain):
+        forks.expect(_kind(toolchain))
+
+
+def _run(
+    toolchain: Toolchain, work: Path, limits: Limits, look: Callable[[], None]
+) -> process.Outcome:
+    """The job in `work`: in a warm fork, or, where the user supplies the tool, in a process of its own."""
+    python = install.python(toolchain)
+    environment = _environment(toolchain, work, python)
+    if toolchain.supplied is None:
+        job = forks.Job(module="harness", folder=work, environment=environment, limits=limits)
+        return forks.run(_kind(toolchain), job, look)
+    for target, script in _scripts(toolchain):
+        (work / target).write_bytes(script.read_bytes())
+    command = [str(python), "-E", "-s", str(work / HARNESS.name)]
+    return process.run(command, folder=work, environment=environment, limits=limits, look=look)
+
+
+def _kind(toolchain: Toolchain) -> forks.Kind:
+    python = install.python(toolchain)
+    return forks.Kind(
+        command=(str(python), "-E", "-s"),
+        modules=("harness", "driver"),
+        scripts=_scripts(toolchain),
+        version=toolchain.driver_sha256,
+        environment=lambda folder: _environment(toolchain, folder, python),
+    )
+
+
+def _scripts(toolchain: Toolchain) -> tuple[tuple[str, Path], ...]:
+    beside = [(path.name, path) for path in toolchain.modules]
+    return ((HARNESS.name, HARNESS), ("driver.py", toolchain.driver), *beside)
 
 
 def _environment(toolchain: Toolchain, work: Path, python: Path) -> dict[str, str]:

@@ -19,37 +19,57 @@ import sys
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _FILE_BYTES = 8 << 30
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
     """Start the command, wait, and clear up."""
-    cpu_s, data_bytes = int(sys.argv[1]), int(sys.argv[2])
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _limit(resource.RLIMIT_CORE, 0, 0)
+    adopt()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     child = os.fork()
     if child == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        os.setpgid(0, 0)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # The soft limit sends SIGXCPU, which says why; the hard one kills.
-        _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 5)
-        _limit(resource.RLIMIT_DATA, data_bytes, data_bytes)
-        _limit(resource.RLIMIT_FSIZE, _FILE_BYTES, _FILE_BYTES)
+        confine(int(sys.argv[1]), int(sys.argv[2]))
         os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - a list, no shell
-    signal.signal(signal.SIGTERM, lambda *_: _end(child, -signal.SIGTERM))
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: end(child, -signal.SIGTERM))
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     while True:
         pid, status = os.wait()
         if pid == child:
-            _end(child, os.waitstatus_to_exitcode(status))
+            end(child, os.waitstatus_to_exitcode(status))
 
 
-def _end(group: int, code: int) -> None:
+def adopt() -> None:
+    """Become the parent of whatever is orphaned below this process; nothing below dumps core."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _limit(resource.RLIMIT_CORE, 0, 0)
+
+
+def confine(cpu_s: int, data_bytes: int) -> None:
+    """In a fork: a group of its own, limits, and SIGKILL when the parent dies."""
+    os.setpgid(0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The soft limit sends SIGXCPU, which says why; the hard one kills.
+    _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 5)
+    _limit(resource.RLIMIT_DATA, data_bytes, data_bytes)
+    _limit(resource.RLIMIT_FSIZE, _FILE_BYTES, _FILE_BYTES)
+
+
+def end(group: int, code: int) -> None:
     """Kill all that is left, then end with a status, or by a signal where `code` is negative."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    clear(group)
+    if code >= 0:
+        os._exit(code)
+    # SIGKILL and SIGSTOP have no disposition to reset.
+    with contextlib.suppress(OSError):
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+
+
+def clear(group: int) -> None:
+    """Kill and reap all that is below this process."""
     # The group at one blow, which no fork outruns; then what moved to groups of its own.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
@@ -57,15 +77,14 @@ def _end(group: int, code: int) -> None:
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-    if code >= 0:
-        os._exit(code)
-    # SIGKILL and SIGSTOP have no disposition to reset.
-    with contextlib.suppress(OSError):
-        signal.signal(-code, signal.SIG_DFL)
-    os.kill(os.getpid(), -code)
+        _reap()
+    _reap()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _descendants() -> list[int]:

@@ -72,8 +72,8 @@ class Company:
             del _thread.over
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """What is done while nobody looks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,11 @@ class Limits:
     wall_s: float
     cpu_s: float
     memory_mib: int
+
+    @property
+    def data_bytes(self) -> int:
+        """What the kernel lets one process have, against a sudden jump."""
+        return self.memory_mib * _DATA_FACTOR << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +111,7 @@ def run(
     folder: Path,
     environment: Mapping[str, str],
     limits: Limits,
-    look: Callable[[], None] = _nothing,
+    look: Callable[[], None] = nothing,
 ) -> Outcome:
     """Run a command until it ends or breaks a limit.
 
@@ -117,7 +122,7 @@ def run(
         limits: what it may use.
         look: called every now and then while it runs.
     """
-    arguments = [str(int(limits.cpu_s)), str(limits.memory_mib * _DATA_FACTOR << 20), *command]
+    arguments = [str(int(limits.cpu_s)), str(limits.data_bytes), *command]
     log = folder / "log.txt"
     started = time.monotonic()
     with log.open("wb") as output:
@@ -130,13 +135,19 @@ def run(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+        def wait(seconds: float) -> int | None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(seconds)
+            return None
+
         try:
-            problem, peak = _watch(process, limits, started, look)
+            problem, peak = watch(process.pid, wait, limits=limits, look=look)
         finally:
-            _clear(process)
+            clear(process)
     return Outcome(
         problem=problem,
-        tail=_tail(log),
+        tail=tail(log),
         wall_s=time.monotonic() - started,
         peak_memory_mib=peak / (1 << 20),
     )
@@ -166,26 +177,41 @@ def python_environment(work: Path) -> dict[str, str]:
     return found
 
 
-def _watch(
-    process: subprocess.Popen[bytes], limits: Limits, started: float, look: Callable[[], None]
+def watch(
+    parent: int,
+    wait: Callable[[float], int | None],
+    *,
+    limits: Limits,
+    look: Callable[[], None] = nothing,
+    used_s: float = 0.0,
 ) -> tuple[str, float]:
-    """Wait for the end or for a broken limit; returns the problem and the peak memory in bytes."""
+    """Wait for the end or for a broken limit; returns the problem and the peak memory in bytes.
+
+    Args:
+        parent: process id of what the child runs below, which itself is not counted.
+        wait: for so many seconds; returns the child's status, negative for a signal, or None.
+        limits: of all below `parent`.
+        look: called every now and then.
+        used_s: processor time that earlier children of `parent` have used.
+    """
+    started = time.monotonic()
     peak, next_look = 0.0, 0.0
     over: threading.Event | None = getattr(_thread, "over", None)
     while True:
         if over is not None and over.is_set():
             raise DisbandedError("the work was given up")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return _ending(process.wait(_POLL_S), limits), peak
+        status = wait(_POLL_S)
+        if status is not None:
+            return _ending(status, limits), peak
         now = time.monotonic()
         if now - started > limits.wall_s:
             return f"ran longer than {limits.wall_s:g} s and was stopped", peak
         if now >= next_look:
             next_look = now + _MEMORY_POLL_S
             look()
-            use = _use(process.pid)
+            use = _use(parent)
             peak = max(peak, use.resident_bytes)
-            problem = _excess(use, limits)
+            problem = _excess(use, limits, used_s)
             if problem:
                 return problem, peak
 
@@ -215,10 +241,19 @@ def _use(pid: int) -> _Use:
     return _Use(resident_bytes=float(resident), cpu_s=cpu_s, processes=len(below))
 
 
-def _excess(use: _Use, limits: Limits) -> str:
+def used_s(parent: int) -> float:
+    """Processor time in seconds of what a process has had run below it, and has reaped."""
+    try:
+        times = psutil.Process(parent).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.children_user + times.children_system)
+
+
+def _excess(use: _Use, limits: Limits, used_before_s: float) -> str:
     if use.resident_bytes > limits.memory_mib << 20:
         return f"used more than {limits.memory_mib} MiB of memory and was stopped"
-    if use.cpu_s > limits.cpu_s:
+    if use.cpu_s - used_before_s > limits.cpu_s:
         return _cpu_problem(limits)
     if use.processes > _MAX_PROCESSES:
         return f"started more than {_MAX_PROCESSES} processes and was stopped"
@@ -242,8 +277,8 @@ def _ending(status: int, limits: Limits) -> str:
         return f"was killed by signal {-status}"
 
 
-def _clear(process: subprocess.Popen[bytes]) -> None:
-    """Have the launcher kill all that is below it; do it from here where it does not answer."""
+def clear(process: subprocess.Popen[bytes]) -> None:
+    """Have a launcher kill all that is below it; do it from here where it does not answer."""
     if process.poll() is not None:
         return
     below = []
@@ -260,7 +295,8 @@ def _clear(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """The last lines of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()

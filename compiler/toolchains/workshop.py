@@ -6,14 +6,15 @@ A quantizing backend is a pair of a toolchain and a float file; what its driver 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 
-from compiler.errors import BuildError
+from compiler.errors import BuildError, ToolchainMissingError
 from compiler.graph import control_flow
 from compiler.recipes.catalog import CALIBRATORS, Recipe
 from compiler.recipes.variant import Variant
@@ -87,9 +88,11 @@ class Float:
 class Workshop:
     """Makes files for one model, and remembers them."""
 
-    def __init__(self, source_: Source) -> None:
-        """For one model."""
+    def __init__(self, source_: Source, calibrators: Sequence[str] = CALIBRATORS) -> None:
+        """For one model, and the calibrators that may be asked for."""
         self.source = source_
+        self._calibrators = tuple(calibrators)
+        self._floats: dict[str, Float | BuildError] = {}
         self._ranges: dict[tuple[str, int, bool], Answer] = {}
 
     @cached_property
@@ -97,17 +100,41 @@ class Workshop:
         """Calibration samples as drivers take them."""
         return source.sample_file(self.source.calibration, source.CALIBRATION_SAMPLES)
 
-    @cached_property
+    @property
     def onnx(self) -> Float:
         """The model with folded constants, inferred shapes and unique names."""
+        return self._once("onnx", self._prepared)
+
+    @property
+    def litert(self) -> Float:
+        """The model as a LiteRT file."""
+        return self._once("litert", self._converted)
+
+    def ahead(self, backends: Iterable[str]) -> None:
+        """Make float files before they are asked for; what fails then fails again when it is."""
+        for name in backends:
+            with contextlib.suppress(BuildError, ToolchainMissingError):
+                _ = self.litert if name == "litert" else self.onnx
+
+    def _once(self, name: str, make: Callable[[], Float]) -> Float:
+        """A float file is made once, and fails once."""
+        if name not in self._floats:
+            try:
+                self._floats[name] = make()
+            except BuildError as error:
+                self._floats[name] = error
+        found = self._floats[name]
+        if isinstance(found, BuildError):
+            raise BuildError(str(found))
+        return found
+
+    def _prepared(self) -> Float:
         toolchain = catalog.get("onnx")
         files = {"model.onnx": self.source.model.upgraded}
         answer = cache.call(toolchain, "prepare", files=files, options={})
         return _float(toolchain, answer)
 
-    @cached_property
-    def litert(self) -> Float:
-        """The model as a LiteRT file."""
+    def _converted(self) -> Float:
         toolchain = catalog.get("litert")
         problem = control_flow.obstacle(self.source.model.operators, toolchain.name)
         if problem:
@@ -138,7 +165,7 @@ class Workshop:
                 "ranges",
                 files={_FILES[recipe.backend]: start.payload, "samples.npz": self.calibration},
                 options={
-                    "calibrators": list(CALIBRATORS),
+                    "calibrators": list(self._calibrators),
                     "levels": levels,
                     "symmetric": symmetric,
                     **_bindings(start),

@@ -2,7 +2,7 @@
 
 One table; everything in it is measured in the same run, on the whole test set, by the same scoring code.
 
-- quality: what the compiler chooses, and the best int8 candidate of each backend, against fp32,
+- quality: what the compiler chooses, and the best static int8 candidate of each backend, against fp32,
   ai-edge-quantizer's defaults, ONNX Runtime's static quantization with its defaults (per tensor, and per
   channel), and the reference figure that the corpus gives;
 - time: a compile of one recipe against the bare tools by hand, in turns, with an empty cache each;
@@ -64,6 +64,9 @@ def main() -> None:
     )
     if not corpus.is_dir():
         sys.exit(f"{corpus}: expected a corpus folder, found none; set OUTRIDER_CORPUS")
+    cases = {path.parent.name for path in corpus.glob("*/model.onnx")}
+    if unknown := set(given.models) - cases:
+        sys.exit(f"expected cases of {corpus} ({', '.join(sorted(cases))}), found {unknown}")
     with tempfile.TemporaryDirectory(prefix="outrider-bench-") as name:
         work = Path(name)
         os.environ["OUTRIDER_CACHE"] = str(work / "cache")
@@ -112,7 +115,7 @@ def _quality(folder: Path, meta: dict[str, Any], work: Path) -> dict[str, Any]:
             "float_p50_ms": target.baseline_ms.p50 if target.baseline_ms else None,
             "kib": round(chosen.payload_size_bytes / 1024),
         }
-    row["int8_of_ours"] = {t: scorer.best_int8(report, t) for t in TARGETS}
+    row["static_int8_of_ours"] = {t: scorer.best_int8(report, t) for t in TARGETS}
     row["ai_edge_quantizer_defaults"] = scorer.peer(_litert_peer(prepared))
     row["onnxruntime_defaults"] = {
         name: scorer.peer(_onnx_peer(prepared, per_channel=per_channel))
@@ -136,9 +139,10 @@ class _Scorer:
         return self._score(package.read(data), exact=exact)
 
     def best_int8(self, report: Report, target: str) -> dict[str, Any] | None:
-        """The best static or dynamic int8 candidate that passed its screen, chosen by that screen alone."""
+        """The best static int8 candidate, as the peers make, that passed its screen, chosen by that screen alone."""
         found = next(one for one in report.targets if one.target == target)
-        int8 = [c for c in found.candidates if c.precision == "int8" and _passed_quality(c)]
+        static = [c for c in found.candidates if c.precision == "int8" and c.calibrator]
+        int8 = [c for c in static if _passed_quality(c)]
         if not int8:
             return None
         best = max(int8, key=_snr)

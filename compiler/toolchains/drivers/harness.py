@@ -2,15 +2,19 @@
 
 Executed inside a toolchain's environment with the work folder as the current one. The module
 ``driver`` beside this file has ``OPERATIONS``: name to ``function(inputs, outputs, options)``, where
-the first two are folders; it returns what the answer should say, files under ``files``.
+the first two are folders; it returns what the answer should say, files under ``files``. It may list modules
+that its operations import as ``PRELOAD``: then they are there before a job is.
 """
 
 import importlib
 import json
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
+
+_PROGRESS_S = 0.1
 
 
 def main() -> None:
@@ -29,6 +33,15 @@ def main() -> None:
     sys.stdout.flush()
     # Not sys.exit: native libraries crash in their destructors, and the answer is complete.
     os._exit(0 if answer["ok"] else 1)
+
+
+def progress(done: float, total: float, message: str) -> None:
+    """Tell whoever called the driver how far its operation is; more than ten times a second it is not said."""
+    path, partial = Path("progress.json"), Path("progress.json.part")
+    if done < total and path.exists() and time.time() - path.stat().st_mtime < _PROGRESS_S:
+        return
+    partial.write_text(json.dumps({"done": done, "total": total, "message": message}))
+    partial.replace(path)
 
 
 if __name__ == "__main__":

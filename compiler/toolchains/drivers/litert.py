@@ -17,6 +17,15 @@ from litert_file import LiteRtFile, census, ends, read_samples
 from litert_quantize import Calibration, quantize
 from litert_recipe import Settings
 
+PRELOAD = (
+    "onnx",
+    "onnxsim",
+    "onnx2tf",
+    "ai_edge_litert.schema_py_generated",
+    "ai_edge_quantizer.quantizer",
+    "ai_edge_quantizer.utils.tfl_flatbuffer_utils",
+)
+
 
 def probe(_inputs: Path, _outputs: Path, _options: dict[str, Any]) -> dict[str, Any]:
     """Import everything that the other operations need."""

@@ -8,7 +8,6 @@ Laid beside the driver ``litert``. Rules:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -320,10 +319,3 @@ def read_samples(path: Path) -> Samples:
             index, _, name = key.partition(":")
             found.setdefault(int(index), {})[name] = archive[key]
     return [found[index] for index in sorted(found)]
-
-
-def progress(done: int, total: int, message: str) -> None:
-    """Say how far the operation is."""
-    partial = Path("progress.json.part")
-    partial.write_text(json.dumps({"done": done, "total": total, "message": message}))
-    partial.replace("progress.json")

@@ -15,8 +15,9 @@ from typing import Any, Final
 import numpy as np
 import ranges
 from deviations import Deviation, decibels, histogram, relative_noise
+from harness import progress
 from litert_bias import MeanMaps
-from litert_file import Bindings, LiteRtFile, Runs, Samples, progress
+from litert_file import Bindings, LiteRtFile, Runs, Samples
 from litert_quantize import Calibration, QuantizationError, quantize, said
 from litert_recipe import Settings
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from deviations import Deviation, decibels, histogram, relative_noise
+from harness import progress
 from onnx_bias import corrected, rounded_weights
-from onnx_graph import activations, in_parts, layers, progress, session, standing_for, walk
+from onnx_graph import activations, in_parts, layers, session, standing_for, walk
 from onnx_static import Ranges, Settings, only, quantize, said, unusable
 
 _SHOWN_WEIGHTS: Final = 64

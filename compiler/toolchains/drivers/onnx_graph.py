@@ -8,7 +8,6 @@ Laid beside the driver ``onnx_qdq``. Rules:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -278,10 +277,3 @@ def standing_for(model: onnx.ModelProto) -> dict[str, str]:
         if name.endswith(_SUFFIX):
             found[name.removesuffix(_SUFFIX)] = name
     return found
-
-
-def progress(done: float, total: float, message: str) -> None:
-    """Tell whoever called the driver how far it is."""
-    partial = Path("progress.json.part")
-    partial.write_text(json.dumps({"done": done, "total": total, "message": message}))
-    partial.replace("progress.json")

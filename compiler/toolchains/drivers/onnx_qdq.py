@@ -16,17 +16,19 @@ import onnx_bias
 import onnx_compare
 import onnx_static
 import ranges as ranging
+from harness import progress
 from onnx_graph import (
     activations,
     in_parts,
     layers,
     operators,
     prepare,
-    progress,
     read_samples,
     session,
     walk,
 )
+
+PRELOAD = ("onnxruntime.quantization.shape_inference", "onnxruntime.quantization.qdq_quantizer")
 
 INTEGERS = (2, 3)
 """TensorProto.UINT8 and INT8."""
