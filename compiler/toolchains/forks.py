@@ -28,8 +28,6 @@ SERVER: Final = Path(__file__).with_name("forkserver.py")
 _MOST_IDLE: Final = 4
 """Of one kind; a server holds some hundred MiB of imported modules."""
 
-_CLOSING_S: Final = 5.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
@@ -193,13 +191,9 @@ class _Server:
 
     def close(self) -> None:
         """End it, and what runs below it."""
-        stdin, stdout = self._pipes
-        stdin.close()
-        if self.is_free:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_CLOSING_S)
         process.clear(self._process)
-        stdout.close()
+        for pipe in self._pipes:
+            pipe.close()
         self._place.cleanup()
 
     def _asked(self, job: Job) -> Callable[[float], int | None]:
