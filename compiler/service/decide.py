@@ -96,6 +96,8 @@ def _judge(screen: Screen, target: Target, found: Found, one: Screened) -> _Judg
         gates=judged,
         metric=metric_of(screen, result),
         evidence=result.evidence,
+        parity_exact=_parity(result.exact) or candidate.parity_exact,
+        parity_host=_parity(result.host) or candidate.parity_host,
         peak_memory_mib=result.peak_memory_mib if one.on_host else None,
     )
     if verdict not in {Verdict.ACCEPTED, Verdict.UNPROVEN}:

@@ -157,7 +157,8 @@ class Screen:
             part=split.SELECTION if prepared.split.selection else "",
             split=prepared.split,
             arithmetic=judged,
-            both=variant.recipe.computes_in_integers,
+            # Reference kernels are slow, and mixed precision takes many steps: what is named of it is looked at both ways.
+            both=variant.recipe.computes_in_integers and not variant.kept,
         )
         digest = hashlib.sha256("\n".join(variant.kept).encode()).hexdigest()[:8]
         place = self.place(f"{variant.name}-{digest}")
