@@ -86,7 +86,13 @@ def evaluate(content: Package, asked: Asked, *, work: Path, limits: Limits = LIM
         measure=asked.measure,
     )
     (work / "job.json").write_bytes(msgspec.json.encode(job))
-    outcome = own.run("compiler.evaluate.worker", "job.json", folder=work, limits=limits)
+    outcome = own.run(
+        "compiler.evaluate.worker",
+        "job.json",
+        folder=work,
+        limits=limits,
+        with_runtimes=not asked.measure,
+    )
     if outcome.problem:
         raise EvaluationError(f"the evaluation {outcome.problem}; its last lines:\n{outcome.tail}")
     try:

@@ -9,23 +9,44 @@ from typing import Final
 from compiler.toolchains import forks, process
 from compiler.toolchains.process import Limits, Outcome
 
-# Not the runtimes: what loading one takes is part of what a model's memory is measured as.
-_KIND: Final = forks.Kind(
+_BARE: Final = forks.Kind(
     command=(sys.executable,),
-    modules=("compiler.graph.reading", "compiler.evaluate.worker", "compiler.evaluate.race"),
+    modules=("compiler.evaluate.worker",),
+    environment=process.python_environment,
+)
+_WARM: Final = forks.Kind(
+    command=(sys.executable,),
+    modules=(
+        "compiler.graph.reading",
+        "compiler.evaluate.race",
+        "compiler.evaluate.worker",
+        "onnxruntime",
+        "ai_edge_litert.interpreter",
+    ),
     environment=process.python_environment,
 )
 
 
-def run(module: str, *arguments: str, folder: Path, limits: Limits) -> Outcome:
-    """Run a module's ``main`` in a folder, with arguments."""
+def run(
+    module: str, *arguments: str, folder: Path, limits: Limits, with_runtimes: bool = True
+) -> Outcome:
+    """Run a module's ``main`` in a folder, with arguments.
+
+    Args:
+        module: of the compiler.
+        arguments: of its command line.
+        folder: its current one.
+        limits: what it may use.
+        with_runtimes: False where loading a runtime belongs to what is measured.
+    """
     environment = process.python_environment(folder)
     job = forks.Job(
         module=module, arguments=arguments, folder=folder, environment=environment, limits=limits
     )
-    return forks.run(_KIND, job)
+    return forks.run(_WARM if with_runtimes else _BARE, job)
 
 
 def expect() -> None:
     """Have the imports done by the time that one is run."""
-    forks.expect(_KIND)
+    forks.expect(_WARM)
+    forks.expect(_BARE)
