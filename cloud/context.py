@@ -26,11 +26,17 @@ from fleet.registry import engine as registry
 
 @dataclass
 class Unit:
-    """One transaction: its session, its moment, and what to say once it is committed."""
+    """One transaction: its session, its moment, what to do at its end, and what to say once it is committed.
+
+    Attributes:
+        last: done in their order when all else is done, before the commit. What takes a lock that everybody
+            needs waits for here, so that nobody holds it while waiting for another.
+    """
 
     session: Session
     now: float
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    last: list[Callable[[], object]] = field(default_factory=list)
 
     def publish(self, topic: str, **data: Any) -> None:
         """Send a note on the bus after the commit."""
@@ -59,6 +65,8 @@ class Context:
         with registry.writing(self.engine) as session:
             unit = Unit(session, self.clock())
             yield unit
+            for act in unit.last:
+                act()
         for topic, data in unit.notes:
             self.bus.publish(topic, data)
 

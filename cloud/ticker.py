@@ -1,10 +1,11 @@
-"""What time alone makes the cloud do: timeouts of rollouts and trials, metadata that nears its expiry, campaigns."""
+"""What time alone makes the cloud do: timeouts, metadata that nears its expiry, campaigns, audit checkpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
+from cloud.audit import checkpoints
 from cloud.context import Context
 from cloud.services import campaigns, engines, proving, rollouts, trust
 
@@ -31,7 +32,7 @@ class Ticker:
         return not self._task.done()
 
     async def _run(self) -> None:
-        refreshed = looked = float("-inf")
+        refreshed = looked = signed = float("-inf")
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             try:
@@ -41,6 +42,9 @@ class Ticker:
                 if loop.time() - looked > campaigns.LOOK_EVERY_S:
                     await asyncio.to_thread(campaigns.look, self._context)
                     looked = loop.time()
+                if loop.time() - signed > checkpoints.EVERY_S:
+                    await asyncio.to_thread(checkpoints.make, self._context)
+                    signed = loop.time()
                 if loop.time() - refreshed > REFRESH_EVERY_S:
                     await asyncio.to_thread(trust.refresh, self._context)
                     refreshed = loop.time()

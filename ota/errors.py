@@ -85,6 +85,19 @@ class KeyFileError(CallerError):
     code = "ota.key_file"
 
 
+class SigningError(NetworkError):
+    """A hardware module or key service that does not sign."""
+
+    code = "ota.signing"
+    retryable = True
+
+
+class CeremonyError(CallerError):
+    """A change of a root that cannot be made, signed or published."""
+
+    code = "ota.ceremony"
+
+
 class RolloutError(CallerError):
     """A rollout whose description cannot be carried out."""
 

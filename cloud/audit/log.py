@@ -1,53 +1,35 @@
-"""The audit log: who did what, in a chain of hashes.
+"""The audit log: who did what, in a chain of hashes (`cloud.audit.chain`).
 
 Rules:
 - An entry is written in the transaction of the act that it speaks of: neither stands without the other.
-- ``hash = sha256(canonical JSON of every other field)``, and each entry holds the hash of the one before
-  it; the first holds 64 zeros. Changing, removing or inserting an entry breaks every later hash.
+- It is written last, so that a transaction never waits for another lock while it holds the log's.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
+from cloud.audit import chain
 from cloud.context import Unit
 from fleet.registry.repositories import Audit
 from fleet.registry.tables import AuditEntry
 
-GENESIS = "0" * 64
 
-
-class Verdict(NamedTuple):
-    """Whether the chain holds.
-
-    Attributes:
-        entries: how many entries were looked at.
-        broken_at: number of the first entry that does not hold; 0 when all do.
-    """
-
-    entries: int
-    broken_at: int
-    head: str
-
-    @property
-    def intact(self) -> bool:
-        """Whether every entry holds."""
-        return self.broken_at == 0
-
-
-def record(unit: Unit, *, actor: str, action: str, subject: str, **details: Any) -> AuditEntry:
-    """Append an entry within the unit's transaction.
+def record(unit: Unit, *, actor: str, action: str, subject: str, **details: Any) -> None:
+    """Append an entry at the end of the unit's transaction.
 
     Args:
         unit: the transaction of the act.
-        actor: who did it: a token's name, ``device:ID``, or ``cloud``.
+        actor: who did it: a token's name, ``device:ID``, ``host:USER``, or ``cloud``.
         action: what was done, for instance ``rollout.start``.
         subject: to what: an id.
         details: JSON values that say more; never a secret.
     """
+    text = chain.canonical(details)
+    unit.last.append(lambda: _append(unit, actor, action, subject, text))
+
+
+def _append(unit: Unit, actor: str, action: str, subject: str, details: str) -> None:
     repository = Audit(unit.session)
     last = repository.last_for_append()
     entry = AuditEntry(
@@ -56,40 +38,9 @@ def record(unit: Unit, *, actor: str, action: str, subject: str, **details: Any)
         actor=actor,
         action=action,
         subject=subject,
-        details=_canonical(details),
-        previous_hash=last.hash if last else GENESIS,
+        details=details,
+        previous_hash=last.hash if last else chain.GENESIS,
         hash="",
     )
-    entry.hash = hash_of(entry)
+    entry.hash = chain.hash_of(entry)
     repository.append(entry)
-    return entry
-
-
-def hash_of(entry: AuditEntry) -> str:
-    """The hash that the entry should have."""
-    fields = {
-        "number": entry.number,
-        "at": entry.at,
-        "actor": entry.actor,
-        "action": entry.action,
-        "subject": entry.subject,
-        "details": entry.details,
-        "previous_hash": entry.previous_hash,
-    }
-    return hashlib.sha256(_canonical(fields).encode()).hexdigest()
-
-
-def verify(entries: Iterable[AuditEntry]) -> Verdict:
-    """Walk the chain from its first entry."""
-    previous, count = GENESIS, 0
-    for entry in entries:
-        count += 1
-        linked = entry.number == count and entry.previous_hash == previous
-        if not linked or hash_of(entry) != entry.hash:
-            return Verdict(count, count, previous)
-        previous = entry.hash
-    return Verdict(count, 0, previous)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

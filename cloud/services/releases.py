@@ -160,7 +160,7 @@ def _vouch_again(
 ) -> None:
     """Sign a release of before devices checked attestations so that they take it."""
     paths = [variant.path for variant, _ in Models(unit.session).variants(release.id)]
-    if not trust.unattested(unit.session, context.settings, paths):
+    if not trust.unattested(unit.session, paths):
         return
     trust.add_release(
         unit,

@@ -6,6 +6,8 @@ Rules:
 - A device's assignment counter is max(registry, what the device says it holds) + 1, so that a registry
   restored from a backup still signs assignments that devices accept; where both have the same counter for
   different documents, the registry signs the next one (`supersede`).
+- Nothing that was assigned before a root was published counts as fresh: devices get the new root with a
+  new assignment, signed by the keys that it names.
 - Metadata that nears its expiry is signed anew when a device asks, and by the ticker (`refresh`).
 """
 
@@ -20,11 +22,12 @@ from sqlmodel import Session
 from cloud.audit import log
 from cloud.context import Context, Unit
 from cloud.settings import Settings
-from fleet.registry.repositories import Devices, Models, Trust
+from fleet.registry.repositories import Audit, Devices, Models, Trust
 from fleet.registry.tables import Artifact, Assignment, Device
 from fleet.wire import codec, envelope
 from fleet.wire.messages import Desired
 from fleet.wire.topics import Down
+from ota.metadata import roots as metadata_roots
 from ota.metadata.director import ASSIGNMENT_DAYS, Assigned, Director
 from ota.metadata.image import TIMESTAMP_DAYS, ImageRepository
 from ota.metadata.release import ReleaseFile, parse_path, target_path
@@ -53,22 +56,25 @@ class Variant(NamedTuple):
 def initialise(context: Context) -> None:
     """Make the keys and both repositories where they are missing.
 
-    Once the repositories stand no key is made: a new one could not sign for them, and the roots' keys
-    may have been carried away on purpose.
+    Once the repositories stand no key of theirs is made: a new one could not sign for them, and the roots'
+    keys may have been carried away on purpose.
     """
     folder = context.settings.data
     with context.read() as session:
-        if all(Trust(session).files(name) for name in (IMAGE, DIRECTOR)):
-            return
+        stands = all(Trust(session).files(name) for name in (IMAGE, DIRECTOR))
+        if Audit(session).newest_checkpoint() is None:
+            keys.create_key(folder, keys.Role.AUDIT)
+    if stands:
+        return
     keys.create_keystore(folder)
     with context.unit() as unit:
         trust = Trust(unit.session)
         if not trust.files(IMAGE):
-            image = ImageRepository.create(keys.image_signers(folder, offline=True), unit.now)
+            image = ImageRepository.create(keys.image_signers(folder), unit.now)
             trust.put_files(IMAGE, image.files, now=unit.now)
             log.record(unit, actor="cloud", action="trust.create", subject=IMAGE)
         if not trust.files(DIRECTOR):
-            director = Director.create(keys.director_signers(folder, offline=True), unit.now)
+            director = Director.create(keys.director_signers(folder), unit.now)
             trust.put_files(DIRECTOR, director.files, now=unit.now)
             log.record(unit, actor="cloud", action="trust.create", subject=DIRECTOR)
 
@@ -115,10 +121,11 @@ def add_candidate(
 
 def withdraw_candidate(unit: Unit, settings: Settings, path: str) -> None:
     """Take a candidate's signature back, so that no device can be given it any more."""
-    repository = _image(unit.session, settings)
-    signer = keys.create_release_key(settings.data, parse_path(path).model)
+    repository = image_for_change(unit, settings)
+    model = parse_path(path).model
+    signer = keys.release_signer(settings.data, model, repository.release_keys(model))
     repository.withdraw_candidate(path, signer, unit.now)
-    Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+    put_image(unit, repository, action="trust.withdraw", subject=path)
 
 
 def variant_of(artifact: Artifact) -> str:
@@ -129,9 +136,9 @@ def variant_of(artifact: Artifact) -> str:
     return artifact.runtime if artifact.fallback else ""
 
 
-def unattested(session: Session, settings: Settings, paths: Sequence[str]) -> list[str]:
+def unattested(session: Session, paths: Sequence[str]) -> list[str]:
     """Those of a release's target paths whose metadata name nobody who attested them."""
-    image = _image(session, settings)
+    image = ImageRepository(Trust(session).files(IMAGE))
     found = {path: image.target(path) for path in paths}
     return [path for path, file in found.items() if file and not file.custom.get("attested_by")]
 
@@ -148,7 +155,7 @@ def assign(
     targets = [
         _assigned(unit.session, release=want.release, artifact=want.artifact) for want in desired
     ]
-    document = _director(unit.session, settings).assign(
+    document = director_for_change(unit.session, settings).assign(
         device, row.tenant, counter, targets, unit.now
     )
     assignment = Assignment(
@@ -161,6 +168,10 @@ def assign(
         expires_at=unit.now + ASSIGNMENT_DAYS * _DAY_S,
     )
     trust.add_assignment(assignment)
+    log.record(
+        unit, actor="cloud", action="trust.assign", subject=device, counter=counter,
+        sha256=hashlib.sha256(document).hexdigest(), rollout=rollout,
+    )  # fmt: skip
     unit.publish("desired", device=device)
     return assignment
 
@@ -213,10 +224,35 @@ def refresh(context: Context) -> bool:
     with context.unit() as unit:
         if not _timestamp_is_stale(unit.session, now=unit.now):
             return False
-        repository = _image(unit.session, context.settings)
+        repository = image_for_change(unit, context.settings)
         repository.refresh(unit.now)
-        Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+        put_image(unit, repository, action="trust.refresh", subject=IMAGE)
     return True
+
+
+def image_for_change(unit: Unit, settings: Settings) -> ImageRepository:
+    """The image repository with those who sign it; nobody else changes it in this transaction."""
+    files = Trust(unit.session).files_for_update(IMAGE)
+    root = metadata_roots.latest(files, name=IMAGE)[1]
+    return ImageRepository(files, keys.image_signers(settings.data, root))
+
+
+def put_image(
+    unit: Unit, repository: ImageRepository, *, action: str, subject: str, actor: str = "cloud"
+) -> None:
+    """Store what was signed, and say so in the audit log."""
+    files = Trust(unit.session).files(IMAGE)
+    changed = {n: data for n, data in repository.files.items() if files.get(n) != data}
+    signed = {n: hashlib.sha256(data).hexdigest() for n, data in sorted(changed.items())}
+    Trust(unit.session).put_files(IMAGE, changed, now=unit.now)
+    log.record(unit, actor=actor, action=action, subject=subject, signed=signed)
+
+
+def director_for_change(session: Session, settings: Settings) -> Director:
+    """The director with those who sign for it."""
+    files = Trust(session).files(DIRECTOR)
+    root = metadata_roots.latest(files, name=DIRECTOR)[1]
+    return Director(files, keys.director_signers(settings.data, root))
 
 
 def sealed(context: Context, device: str, kind: Down, payload: bytes) -> bytes:
@@ -250,8 +286,8 @@ def sealed_desired(context: Context, device: str, *, nonce: str = "") -> bytes:
 def _desired(session: Session, context: Context, device: Device, *, nonce: str) -> Desired:
     assignment = Trust(session).newest_assignment(device.id)
     models = sorted(assignment.models) if assignment else []
-    image = _image(session, context.settings)
-    director = _director(session, context.settings)
+    image = ImageRepository(Trust(session).files(IMAGE))
+    director = Director(Trust(session).files(DIRECTOR))
     return Desired(
         device=device.id,
         now=context.clock(),
@@ -278,6 +314,8 @@ def _assignment_is_stale(session: Session, device: Device, *, now: float) -> boo
     newest = Trust(session).newest_assignment(device.id)
     if newest is None or newest.counter < device.assignment_counter:
         return True
+    if newest.created_at < Trust(session).roots_updated_at():
+        return True
     return now > newest.created_at + ASSIGNMENT_DAYS * _DAY_S * _RENEW_SHARE
 
 
@@ -295,12 +333,12 @@ def _sign(
     *,
     security_floor: str = "",
 ) -> None:
-    repository = _image(unit.session, settings)
-    signer = keys.create_release_key(settings.data, model)
+    repository = image_for_change(unit, settings)
     if model not in repository.models:
-        repository.add_model(model, signer, unit.now)
+        repository.add_model(model, keys.create_release_key(settings.data, model), unit.now)
+    signer = keys.release_signer(settings.data, model, repository.release_keys(model))
     repository.add_release(model, release, files, signer, unit.now, security_floor=security_floor)
-    Trust(unit.session).put_files(IMAGE, repository.files, now=unit.now)
+    put_image(unit, repository, action="trust.sign", subject=f"{model}@{release}")
 
 
 def _release_file(one: Variant, *, variant: str = "", candidate_for: str = "") -> ReleaseFile:
@@ -318,14 +356,6 @@ def _release_file(one: Variant, *, variant: str = "", candidate_for: str = "") -
         candidate_for=candidate_for,
         attested_by=one.attested_by,
     )
-
-
-def _image(session: Session, settings: Settings) -> ImageRepository:
-    return ImageRepository(Trust(session).files(IMAGE), keys.image_signers(settings.data))
-
-
-def _director(session: Session, settings: Settings) -> Director:
-    return Director(Trust(session).files(DIRECTOR), keys.director_signers(settings.data))
 
 
 def _newest_root(files: dict[str, bytes]) -> bytes:

@@ -69,15 +69,15 @@ class Director:
 
     Args:
         files: its roots by file name, ``N.root.json``.
-        signers: who signs.
+        signers: who signs; None for a reader, who assigns nothing.
 
     Raises:
         VerificationError: there is no root, or it is malformed.
     """
 
-    def __init__(self, files: Mapping[str, bytes], signers: DirectorSigners) -> None:
+    def __init__(self, files: Mapping[str, bytes], signers: DirectorSigners | None = None) -> None:
         self.files: dict[str, bytes] = dict(files)
-        self._signers = signers
+        self._given = signers
         self.root_version = roots.latest(self.files, name="director")[0]
 
     @classmethod
@@ -90,6 +90,12 @@ class Director:
             now=now,
         )
         return cls({"1.root.json": root}, signers)
+
+    @property
+    def _signers(self) -> DirectorSigners:
+        if self._given is None:
+            raise RuntimeError("a reader of the director assigns nothing")
+        return self._given
 
     def assign(
         self, device: str, tenant: str, counter: int, targets: Sequence[Assigned], now: float

@@ -17,10 +17,12 @@ from typing import Final, NoReturn, TypeVar
 
 import msgspec
 from securesystemslib.signer import Signer
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
-from ota.errors import MetadataError
+from fleet.errors import OutriderError
+from ota.errors import MetadataError, SigningError
 
 MAX_BYTES: Final = {
     Root.type: 512_000,
@@ -78,10 +80,24 @@ def read(kind: type[T], data: bytes, *, name: str) -> Metadata[T]:
 
 
 def write(signed: T, signers: Sequence[Signer]) -> bytes:
-    """Sign a document with each of `signers` and return its bytes."""
-    metadata: Metadata[T] = Metadata(signed)
+    """Sign a document with each of `signers` and return its bytes; errors as of `add_signatures`."""
+    return add_signatures(Metadata(signed), signers)
+
+
+def add_signatures(metadata: Metadata[T], signers: Sequence[Signer]) -> bytes:
+    """Sign a document with each of `signers` beside those who signed it before, and return its bytes.
+
+    Raises:
+        OutriderError: what a signer of ours raised.
+        SigningError: another does not sign.
+    """
     for signer in signers:
-        metadata.sign(signer, append=True)
+        try:
+            metadata.sign(signer, append=True)
+        except UnsignedMetadataError as error:
+            if isinstance(error.__cause__, OutriderError):
+                raise error.__cause__ from None
+            raise SigningError(f"expected a signature, found {error.__cause__!r}") from error
     return metadata.to_bytes(_serializer)
 
 

@@ -63,7 +63,7 @@ class ImageRepository:
 
     Args:
         files: its documents by file name, as `files` gave them.
-        signers: who signs the changes.
+        signers: who signs the changes; None for a reader, who makes none.
 
     Attributes:
         files: every document by file name: ``N.root.json``, ``timestamp.json``, ``snapshot.json``,
@@ -73,9 +73,9 @@ class ImageRepository:
         VerificationError: a document is missing or malformed.
     """
 
-    def __init__(self, files: Mapping[str, bytes], signers: ImageSigners) -> None:
+    def __init__(self, files: Mapping[str, bytes], signers: ImageSigners | None = None) -> None:
         self.files: dict[str, bytes] = dict(files)
-        self._signers = signers
+        self._given = signers
         self.root_version = roots.latest(self.files, name=_NAME)[0]
         roots.need(self.files, "targets.json", repository=_NAME)
 
@@ -100,9 +100,23 @@ class ImageRepository:
         return repository
 
     @property
+    def _signers(self) -> ImageSigners:
+        if self._given is None:
+            raise RuntimeError("a reader of the repository changes nothing")
+        return self._given
+
+    @property
     def models(self) -> list[str]:
         """The models that have a role, sorted."""
         return sorted(self._roles())
+
+    def check_has(self, model: str) -> None:
+        """Refuse a model that has no role. Raises ReleaseError."""
+        if model not in self._roles():
+            raise ReleaseError(
+                f"expected a model of the repository, found {model!r}; it has "
+                f"{', '.join(self.models) or 'none'}"
+            )
 
     def add_model(self, model: str, release_signer: Signer, now: float) -> dict[str, bytes]:
         """Delegate a model's paths to its release key.
@@ -211,6 +225,42 @@ class ImageRepository:
         targets = self._targets(file)
         del targets.targets[path]
         return self._publish({file: self._sign_targets(targets, release_signer, now)}, now)
+
+    def replace_release_key(
+        self, model: str, release_signer: Signer, now: float
+    ) -> dict[str, bytes]:
+        """Delegate a model to another release key, and sign its releases with that.
+
+        Returns:
+            The documents that changed.
+
+        Raises:
+            ReleaseError: no such model.
+        """
+        self.check_has(model)
+        top = self._targets("targets.json")
+        if top.delegations is None or top.delegations.roles is None:
+            raise AssertionError("a model that has a role is delegated")
+        key = release_signer.public_key
+        for keyid in list(top.delegations.roles[model].keyids):
+            top.revoke_key(keyid, model)
+        top.add_key(key, model)
+        changed = {
+            "targets.json": self._sign_targets(top, self._signers.targets, now),
+            f"{model}.json": self._sign_targets(
+                self._targets(f"{model}.json"), release_signer, now
+            ),
+        }
+        return self._publish(changed, now)
+
+    def sign_anew(self, now: float) -> dict[str, bytes]:
+        """Sign the top-level targets, the snapshot and the timestamp with the keys that are in force.
+
+        Returns:
+            The documents that changed.
+        """
+        top = self._sign_targets(self._targets("targets.json"), self._signers.targets, now)
+        return self._publish({"targets.json": top}, now)
 
     def refresh(self, now: float) -> dict[str, bytes]:
         """Sign the snapshot and the timestamp again, so that they do not expire.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Root
 
-from ota.errors import MetadataError
+from ota.errors import CeremonyError, MetadataError
 from ota.metadata import documents
 
 ROOT_DAYS: Final = 3 * 365
@@ -34,6 +34,45 @@ def first(
         for key in role_keys:
             root.add_key(key, role)
     return documents.write(root, signers)
+
+
+def following(root: Root, *, now: float) -> Root:
+    """The root after `root`, with the same keys and a new expiry; its caller changes it and has it signed."""
+    new = Root.from_dict(root.to_dict())
+    new.version = root.version + 1
+    new.expires = documents.moment(now + ROOT_DAYS * _DAY_S)
+    return new
+
+
+def replace_keys(root: Root, role: str, keys: Sequence[Key], *, threshold: int = 1) -> None:
+    """Give a role other keys.
+
+    Args:
+        root: a root that is not signed yet.
+        role: the role in it.
+        keys: its keys from now on.
+        threshold: how many of them must sign.
+
+    Raises:
+        CeremonyError: the threshold cannot be reached, or a key stands twice.
+    """
+    distinct = {key.keyid for key in keys}
+    if len(distinct) != len(keys):
+        raise CeremonyError(f"{role}: expected each key once, found one twice; leave it out")
+    if not 1 <= threshold <= len(keys):
+        raise CeremonyError(
+            f"{role}: expected a threshold of 1 to {len(keys)}, the number of keys, found {threshold}"
+        )
+    for keyid in list(root.roles[role].keyids):
+        root.revoke_key(keyid, role)
+    for key in keys:
+        root.add_key(key, role)
+    root.roles[role].threshold = threshold
+
+
+def keys_of(root: Root, role: str, *, without: Collection[str] = ()) -> list[Key]:
+    """The keys of a role, but for some key ids."""
+    return [root.keys[keyid] for keyid in root.roles[role].keyids if keyid not in without]
 
 
 def latest(files: Mapping[str, bytes], *, name: str) -> tuple[int, Root]:

@@ -1,32 +1,29 @@
-"""Signing keys in files, one per role.
+"""Who signs what, and with which key of the data directory.
 
 Rules:
-- Every key is Ed25519 in a PKCS #8 PEM file that only its owner may read (mode 0600, in a folder of
-  mode 0700); a file that others may read is refused.
-- The keys of the two roots are kept in ``offline/``, apart from ``keys/``: the service signs without
-  them, and an operator carries them away.
-- A key is never overwritten.
+- `create_keystore` makes a key for each role that has none; a key is never overwritten.
+- The signers of an existing repository are those whose keys its documents name (`Keystore.signer`). They
+  are looked for when they sign, so that a lost key stops its own role alone.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Key, Signer
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from fleet.wire import envelope
 from ota.errors import KeyFileError
 from ota.metadata.director import DirectorSigners
 from ota.metadata.image import ImageSigners
 from ota.metadata.release import check_model
-from ota.signing import secret_files
+from ota.signing import key_files
+from ota.signing.keystore import Keystore
+from ota.signing.signers import Deferred
 
 Generate = Callable[[], Ed25519PrivateKey]
 
@@ -41,10 +38,19 @@ class Role(str, Enum):
     DIRECTOR_ROOT = "director-root"
     DIRECTOR_TARGETS = "director-targets"
     MESSAGES = "messages"
+    AUDIT = "audit"
 
 
 OFFLINE = frozenset({Role.IMAGE_ROOT, Role.DIRECTOR_ROOT})
 """Roles whose keys the service does not need once the repositories exist."""
+
+UNDER_ROOT = {
+    Role.IMAGE_TARGETS: ("image", Targets.type),
+    Role.IMAGE_SNAPSHOT: ("image", Snapshot.type),
+    Role.IMAGE_TIMESTAMP: ("image", Timestamp.type),
+    Role.DIRECTOR_TARGETS: ("director", Targets.type),
+}
+"""The repository, and the role in its root, of each role that a root names."""
 
 
 def create_keystore(folder: Path, *, generate: Generate = Ed25519PrivateKey.generate) -> None:
@@ -55,43 +61,52 @@ def create_keystore(folder: Path, *, generate: Generate = Ed25519PrivateKey.gene
         generate: makes a private key; the simulator's keys follow from its seed.
     """
     for role in Role:
-        path = _path(folder, role)
-        if not path.exists():
-            _write(path, generate())
+        create_key(folder, role, generate=generate)
+
+
+def create_key(
+    folder: Path, role: Role, *, generate: Generate = Ed25519PrivateKey.generate
+) -> None:
+    """Make the key of a role that has none yet."""
+    path = Keystore(folder).newest_path(role.value)
+    if not path.exists():
+        key_files.create(path, generate())
 
 
 def create_release_key(
     folder: Path, model: str, *, generate: Generate = Ed25519PrivateKey.generate
-) -> CryptoSigner:
-    """Make the release key of a model, or load it where there is one.
+) -> Signer:
+    """Make the release key of a model, or load the newest where there is one.
 
     Raises:
         ReleaseError: the model's name is not legal.
         KeyFileError: there is one that cannot be used.
     """
-    path = _release_path(folder, model)
+    store, role = Keystore(folder), release_role(model)
+    path = store.newest_path(role)
     if not path.exists():
-        _write(path, generate())
-    return load_release_signer(folder, model)
+        key_files.create(path, generate())
+    return store.newest(role)
 
 
-def load_signer(folder: Path, role: Role) -> CryptoSigner:
-    """The signer of a role.
-
-    Raises:
-        KeyFileError: its key is missing, unreadable, or readable by others.
-    """
-    return CryptoSigner(_read(_path(folder, role)))
+def release_role(model: str) -> str:
+    """The name of a model's release key among the roles. Raises ReleaseError."""
+    return f"release/{check_model(model)}"
 
 
-def load_release_signer(folder: Path, model: str) -> CryptoSigner:
-    """The signer of a model's releases.
+def release_signer(folder: Path, model: str, keys: Sequence[Key]) -> Signer:
+    """The signer of a model's releases; it raises `KeyFileError` when it signs and is not there.
+
+    Args:
+        folder: where the keys are.
+        model: the model.
+        keys: those that its delegation names.
 
     Raises:
         ReleaseError: the model's name is not legal.
-        KeyFileError: its key is missing, unreadable, or readable by others.
     """
-    return CryptoSigner(_read(_release_path(folder, model)))
+    role, keyids = release_role(model), [key.keyid for key in keys]
+    return Deferred(lambda: Keystore(folder).signer(role, keyids))
 
 
 def message_signer(folder: Path) -> envelope.Signer:
@@ -100,78 +115,53 @@ def message_signer(folder: Path) -> envelope.Signer:
     Raises:
         KeyFileError: its key is missing, unreadable, or readable by others.
     """
-    return envelope.signer(_read(_path(folder, Role.MESSAGES)))
+    return envelope.signer(key_files.read(Keystore(folder).newest_path(Role.MESSAGES.value)))
 
 
-def image_signers(folder: Path, *, offline: bool = False) -> ImageSigners:
-    """All who sign the image repository; its root only with `offline`.
+def image_signers(folder: Path, root: Root | None = None) -> ImageSigners:
+    """All who sign the image repository.
+
+    Args:
+        folder: where the keys are.
+        root: its root; None for a new repository, which its own root key signs too.
 
     Raises:
-        KeyFileError: a key is missing, unreadable, or readable by others.
+        KeyFileError: a root's key is missing, unreadable, or readable by others.
     """
     return ImageSigners(
-        targets=load_signer(folder, Role.IMAGE_TARGETS),
-        snapshot=load_signer(folder, Role.IMAGE_SNAPSHOT),
-        timestamp=load_signer(folder, Role.IMAGE_TIMESTAMP),
-        root=tuple(_root(folder, Role.IMAGE_ROOT, offline=offline)),
+        targets=_under(folder, Role.IMAGE_TARGETS, root),
+        snapshot=_under(folder, Role.IMAGE_SNAPSHOT, root),
+        timestamp=_under(folder, Role.IMAGE_TIMESTAMP, root),
+        root=() if root else (_offline(folder, Role.IMAGE_ROOT),),
     )
 
 
-def director_signers(folder: Path, *, offline: bool = False) -> DirectorSigners:
-    """All who sign for the director; its root only with `offline`.
-
-    Raises:
-        KeyFileError: a key is missing, unreadable, or readable by others.
-    """
+def director_signers(folder: Path, root: Root | None = None) -> DirectorSigners:
+    """All who sign for the director; arguments and errors as of `image_signers`, and its message key's."""
+    messages = CryptoSigner(key_files.read(Keystore(folder).newest_path(Role.MESSAGES.value)))
     return DirectorSigners(
-        targets=load_signer(folder, Role.DIRECTOR_TARGETS),
-        messages=(load_signer(folder, Role.MESSAGES).public_key,),
-        root=tuple(_root(folder, Role.DIRECTOR_ROOT, offline=offline)),
+        targets=_under(folder, Role.DIRECTOR_TARGETS, root),
+        messages=(messages.public_key,),
+        root=() if root else (_offline(folder, Role.DIRECTOR_ROOT),),
     )
 
 
-def _root(folder: Path, role: Role, *, offline: bool) -> Iterator[CryptoSigner]:
-    if offline:
-        yield load_signer(folder, role)
+def audit_signer(folder: Path) -> Signer:
+    """Signs the audit log's checkpoints; it raises `KeyFileError` when it signs and is not there."""
+    return Deferred(lambda: Keystore(folder).newest(Role.AUDIT.value))
 
 
-def _path(folder: Path, role: Role) -> Path:
-    return folder / ("offline" if role in OFFLINE else "keys") / f"{role.value}.pem"
+def _under(folder: Path, role: Role, root: Root | None) -> Signer:
+    if root is None:
+        return Deferred(lambda: Keystore(folder).newest(role.value))
+    keyids = root.roles[UNDER_ROOT[role][1]].keyids
+    return Deferred(lambda: Keystore(folder).signer(role.value, keyids))
 
 
-def _release_path(folder: Path, model: str) -> Path:
-    return folder / "keys" / "release" / f"{check_model(model)}.pem"
-
-
-def _write(path: Path, key: Ed25519PrivateKey) -> None:
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    secret_files.create(path, pem)
-
-
-def _read(path: Path) -> Ed25519PrivateKey:
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            pem = file.read(65_536)
-    except OSError as error:
+def _offline(folder: Path, role: Role) -> Signer:
+    path = Keystore(folder).newest_path(role.value)
+    if not path.exists():
         raise KeyFileError(
-            f"{path}: expected a key file, found {error.strerror}; create it or bring it back"
-        ) from None
-    if mode & 0o077:
-        raise KeyFileError(
-            f"{path}: expected a key that only its owner may read (mode 0600), found {mode:04o}; "
-            f"run chmod 600 on it, and replace the key if others may have read it"
+            f"{path}: expected a key file, found none; a new repository is made with its root's key: bring it back"
         )
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyFileError(
-            f"{path}: expected a private key as PKCS #8 PEM, found {error}"
-        ) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path}: expected an Ed25519 key, found {type(key).__name__}")
-    return key
+    return Keystore(folder).newest(role.value)

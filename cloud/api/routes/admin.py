@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.api.access import Admin, Cloud, Viewer
 from cloud.api.answers import answer
-from cloud.audit import log
+from cloud.audit import checkpoints
+from cloud.audit import export as audit_export
 from cloud.auth import roles, sessions, tokens
 from fleet.registry.repositories import Access, Audit
 from fleet.registry.tables import AuditEntry, Token
@@ -48,17 +50,22 @@ def audit(
 
 @router.get("/audit/verify")
 def verify(cloud: Cloud, _by: Viewer) -> Response:
-    """Walk the whole chain of hashes."""
+    """Walk the whole chain of hashes, and hold it against the signed checkpoints."""
     with cloud.read() as session:
-        verdict = log.verify(Audit(session).all())
-    return answer(
-        {
-            "intact": verdict.intact,
-            "entries": verdict.entries,
-            "broken_at": verdict.broken_at,
-            "head": verdict.head,
-        }
-    )
+        verdict = checkpoints.verify_all(session, cloud.settings)
+    return answer({"intact": verdict.intact, **verdict._asdict()})
+
+
+@router.get("/audit/export")
+def export(cloud: Cloud, _by: Viewer) -> Response:
+    """The whole log with its checkpoints, one JSON document a line; `outrider audit verify FILE` verifies it."""
+    checkpoints.make(cloud)
+
+    def lines() -> Iterator[str]:
+        with cloud.read() as session:
+            yield from audit_export.lines(session, cloud.settings, now=cloud.clock())
+
+    return StreamingResponse(lines(), media_type="application/jsonl")
 
 
 @router.post("/tokens", status_code=201)

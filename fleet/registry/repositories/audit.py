@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from fleet.registry.tables import AuditEntry
+from fleet.registry.tables import AuditCheckpoint, AuditEntry
 
 _LOCK_KEY = 0x0A0D17
 
@@ -39,7 +39,31 @@ class Audit:
             query = query.where(col(AuditEntry.number) < before)
         return self._session.exec(query).all()
 
-    def all(self) -> Iterator[AuditEntry]:
-        """Every entry, oldest first, a thousand at a time."""
-        query = select(AuditEntry).order_by(col(AuditEntry.number))
+    def all(self, *, above: int = 0) -> Iterator[AuditEntry]:
+        """Every entry numbered above `above`, oldest first, a thousand at a time."""
+        query = select(AuditEntry).where(col(AuditEntry.number) > above)
+        query = query.order_by(col(AuditEntry.number))
         yield from self._session.exec(query.execution_options(yield_per=1000))
+
+    def entry(self, number: int) -> AuditEntry | None:
+        """The entry of that number."""
+        return self._session.get(AuditEntry, number)
+
+    def checkpoints(self) -> Iterator[AuditCheckpoint]:
+        """Every checkpoint, oldest first."""
+        query = select(AuditCheckpoint).order_by(col(AuditCheckpoint.serial))
+        yield from self._session.exec(query.execution_options(yield_per=1000))
+
+    def newest_checkpoint(self) -> AuditCheckpoint | None:
+        """The newest checkpoint."""
+        query = select(AuditCheckpoint).order_by(col(AuditCheckpoint.serial).desc()).limit(1)
+        return self._session.exec(query).first()
+
+    def checkpoint(self, serial: int) -> AuditCheckpoint | None:
+        """The checkpoint of that serial number."""
+        return self._session.get(AuditCheckpoint, serial)
+
+    def add_checkpoint(self, row: AuditCheckpoint) -> None:
+        """Add a checkpoint."""
+        self._session.add(row)
+        self._session.flush()

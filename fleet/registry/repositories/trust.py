@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sqlalchemy import func, text
 from sqlmodel import Session, col, select
 
 from fleet.registry.tables import Assignment, DesiredModel, TrustFile
+
+_LOCK_KEY = 0x0A0D18
 
 
 class Trust:
@@ -20,10 +23,25 @@ class Trust:
         query = select(TrustFile).where(TrustFile.repository == repository)
         return {row.name: row.data for row in self._session.exec(query)}
 
+    def files_for_update(self, repository: str) -> dict[str, bytes]:
+        """Like `files`; nobody else changes a repository until this transaction ends."""
+        if self._session.get_bind().dialect.name == "postgresql":
+            self._session.connection().execute(
+                text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY}
+            )
+        return self.files(repository)
+
     def updated_at(self, repository: str, name: str) -> float | None:
         """When a file was last signed; None when there is none."""
         row = self._session.get(TrustFile, (repository, name))
         return None if row is None else row.updated_at
+
+    def roots_updated_at(self) -> float:
+        """When a root was stored last, of either repository, seconds since the epoch."""
+        query = select(func.max(TrustFile.updated_at)).where(
+            col(TrustFile.name).like("%.root.json")
+        )
+        return self._session.exec(query).one() or 0.0
 
     def put_files(self, repository: str, files: Mapping[str, bytes], *, now: float) -> None:
         """Store or replace files; others stay."""

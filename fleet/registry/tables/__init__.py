@@ -1,6 +1,6 @@
 """The registry's tables."""
 
-from fleet.registry.tables.access import AuditEntry, LoginSession, Token
+from fleet.registry.tables.access import AuditCheckpoint, AuditEntry, LoginSession, Token
 from fleet.registry.tables.base import Row
 from fleet.registry.tables.campaigns import Campaign
 from fleet.registry.tables.devices import (
@@ -34,6 +34,7 @@ from fleet.registry.tables.work import WorkAttempt, Worker, WorkUnit
 __all__ = [
     "Artifact",
     "Assignment",
+    "AuditCheckpoint",
     "AuditEntry",
     "Campaign",
     "Claim",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import CheckConstraint, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint
 from sqlmodel import Field
 
 from fleet.registry.tables.base import Row, big_key, one_of
@@ -63,3 +63,27 @@ class AuditEntry(Row, table=True):
     details: str
     previous_hash: str
     hash: str
+
+
+class AuditCheckpoint(Row, table=True):
+    """A signature over the audit log's head: nothing up to there can be changed or cut off any more.
+
+    Attributes:
+        serial: counts checkpoints, from 1.
+        number: of the newest entry that it covers.
+        head: the hash of that entry.
+        next_key: the public key (JSON) that signs the following ones; empty: the same.
+        keyid: the key that signed it.
+        signature: over the other fields, hex.
+    """
+
+    __tablename__: ClassVar[str] = "audit_checkpoint"
+    __table_args__ = (CheckConstraint("serial > 0 AND number > 0", name="counted"),)
+
+    serial: int = big_key()
+    number: int = Field(sa_type=BigInteger, index=True)
+    at: float
+    head: str
+    next_key: str = ""
+    keyid: str
+    signature: str

@@ -10,7 +10,7 @@ import pytest
 from support import clouds
 from support.clouds import Cloud, Endpoint
 
-from cloud.audit import log
+from cloud.audit import chain
 from cloud.services import ingest, rollouts, views
 from cloud.services.cohorts import Cohort
 from fleet.registry.repositories import Audit
@@ -70,7 +70,7 @@ def test_twelve_devices_at_once(cloud: Cloud) -> None:
             seen = views.device(session, device.name)
             assert seen.missing == 0
             assert len(seen.windows) == WINDOWS
-        assert log.verify(Audit(session).all()).intact
+        assert chain.verify(Audit(session).all()).intact
 
 
 def test_two_clouds_take_each_due_step_once(cloud: Cloud) -> None:

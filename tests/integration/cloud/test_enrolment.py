@@ -22,7 +22,7 @@ from support.mqtt_device import Device
 from agent import enrol as agent_enrol
 from agent.adapters.identity import Identity
 from agent.errors import EnrolmentError
-from cloud.audit import log
+from cloud.audit import chain
 from cloud.gateway import enrol_server
 from cloud.services import enrolment
 from fleet.registry.repositories import Audit, Devices
@@ -92,7 +92,7 @@ def test_the_agents_own_client_enrols(open_house: House, tmp_path: Path):
         row = Devices(session).get("cam-1")
         assert row.labels == {"site": "hall"}
         assert row.hardware_class == "cpu-x86-64"
-        assert log.verify(Audit(session).all()).intact
+        assert chain.verify(Audit(session).all()).intact
 
 
 def test_the_answer_is_all_that_a_device_needs(open_house: House, connect: Connect):

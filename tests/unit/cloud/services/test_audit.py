@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from support.clouds import Cloud
 
-from cloud.audit import log
-from cloud.audit.log import Verdict
+from cloud.audit import chain, log
+from cloud.audit.chain import Verdict
 from cloud.services import enrolment
 from fleet.registry.repositories import Audit
 from fleet.registry.tables import AuditEntry
@@ -28,7 +28,7 @@ def write(cloud: Cloud, count: int = 5) -> int:
 
 def entries(cloud: Cloud) -> Verdict:
     with cloud.context.read() as session:
-        return log.verify(Audit(session).all())
+        return chain.verify(Audit(session).all())
 
 
 def tamper(cloud: Cloud, statement: str) -> None:
@@ -75,7 +75,13 @@ def test_acts_write_entries(cloud: Cloud) -> None:
         )  # fmt: skip
     with cloud.context.read() as session:
         actions = [entry.action for entry in Audit(session).all()]
-    assert actions == ["trust.create", "trust.create", "release.create", "device.claim"]
+    assert actions == [
+        "trust.create",
+        "trust.create",
+        "trust.sign",
+        "release.create",
+        "device.claim",
+    ]
 
 
 values = st.text(max_size=20) | st.integers() | st.booleans() | st.none()
@@ -95,4 +101,4 @@ def test_the_hash_covers_every_field(at: float, texts: list[str], field: str, ot
     }  # fmt: skip
     entry, changed = AuditEntry(**fields), AuditEntry(**(fields | {field: other}))
     same = fields[field] == other and type(fields[field]) is type(other)
-    assert (log.hash_of(entry) == log.hash_of(changed)) == same
+    assert (chain.hash_of(entry) == chain.hash_of(changed)) == same

@@ -15,7 +15,6 @@ from fleet.registry.repositories import Trust
 from fleet.registry.tables import ModelVersion
 from ota.errors import ReleaseError
 from ota.metadata.image import ImageRepository
-from ota.signing import keys
 
 
 def push(cloud: Cloud, folder: Path, *, top: str = "") -> ModelVersion:
@@ -119,7 +118,7 @@ def test_a_floor_above_the_release_is_refused_and_leaves_nothing(cloud: Cloud) -
 
 def attestors_of(cloud: Cloud, path: str) -> list[str]:
     with cloud.context.read() as session:
-        image = ImageRepository(Trust(session).files("image"), keys.image_signers(cloud.folder))
+        image = ImageRepository(Trust(session).files("image"))
     found = image.target(path)
     assert found is not None
     return found.custom.get("attested_by", [])
