@@ -109,7 +109,7 @@ lock: $(VENV)/.tools ## Resolve all dependencies anew (needs a package index; wr
 	@./$(LOCKS)/compile.sh $(BIN)/uv
 
 test-deps: ## Install the Debian packages that some tests need (as root; otherwise those tests are skipped).
-	@missing=(); for pair in chromium:chromium chromedriver:chromium-driver curl:curl mosquitto:mosquitto initdb:postgresql; do \
+	@missing=(); for pair in chromium:chromium chromedriver:chromium-driver curl:curl mosquitto:mosquitto initdb:postgresql softhsm2-util:softhsm2; do \
 		PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
 	if [ "$${#missing[@]}" = 0 ]; then echo "test-deps: all there"; \
 	elif [ "$$(id -u)" != 0 ]; then echo "test-deps: $${missing[*]} missing, and installing them needs root; their tests will be skipped"; \

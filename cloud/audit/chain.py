@@ -7,6 +7,7 @@ Rules:
   the log, or cuts its end off, would have to sign the checkpoints anew.
 - A checkpoint may hand over to another key (`next_key`). What a key signs covers what came before it too:
   checkpoints under keys from before the trusted one need only fit the chain.
+- A log whose checkpoints are all of other keys than the trusted one is broken from its first entry on.
 - Pure: rows in, a verdict out.
 """
 
@@ -110,6 +111,13 @@ class Walk:
             )
         self._judge(point)
 
+    def end(self, *, must_be_signed: bool) -> None:
+        """Take the end of the log. Raises BrokenError."""
+        if self._key is not None and not self._begun and (self._serial or must_be_signed):
+            raise BrokenError(
+                1, f"no checkpoint of this log is signed by the trusted key {self._key.keyid[:16]}"
+            )
+
     def _judge(self, point: AuditCheckpoint) -> None:
         if self._key is None:
             return
@@ -135,6 +143,7 @@ def verify(
     *,
     key: Key | None = None,
     known: AuditCheckpoint | None = None,
+    must_be_signed: bool = False,
     start: tuple[int, str] = (0, GENESIS),
 ) -> Verdict:
     """Walk the chain.
@@ -143,6 +152,7 @@ def verify(
         records: its entries in order, each checkpoint after the entry that it covers (`merged`).
         key: the trusted key of its checkpoints; None judges no signature.
         known: a checkpoint that this log once had; a log that was cut off since is found by it.
+        must_be_signed: a log without any checkpoint is broken too.
         start: number and hash of the entry that `records` begins after.
     """
     walk, found = Walk(key, start), known is None
@@ -155,6 +165,7 @@ def verify(
                 walk.entry(record)
         if known is not None and not found:
             _miss(walk, known)
+        walk.end(must_be_signed=must_be_signed)
     except (BrokenError, KeyFileError, ValueError) as error:
         number = error.number if isinstance(error, BrokenError) else walk.number + 1
         return Verdict(walk.number + 1, number, walk.head, str(error), walk.signed, walk.signed_at)

@@ -67,7 +67,7 @@ def verify(
             raise click.BadParameter(f"{file}: {error.strerror}", param_hint="FILE") from None
         read = export.read(source)
         trusted = pinned or read.key
-        verdict = chain.verify(read.records, key=trusted, known=known)
+        verdict = chain.verify(read.records, key=trusted, known=known, must_be_signed=True)
     answer = {
         "intact": verdict.intact, **verdict._asdict(),
         "keyid": trusted.keyid if trusted else "", "key_pinned": pinned is not None,

@@ -168,8 +168,6 @@ def publish(context: Context, request: Request, *, by: str) -> Published:
     """
     ceremony.check(request)
     new = {name: ceremony.read_root(p.proposed, name) for name, p in request.roots.items()}
-    for name, root in new.items():
-        _need_signers(context, name, root)
     with context.unit() as unit:
         for name in sorted(request.roots):
             _put_root(unit, context, request, name, by=by)
@@ -333,6 +331,7 @@ def _put_root(unit: Unit, context: Context, request: Request, name: str, *, by: 
             f"follows root {ceremony.read_root(proposal.trusted, name).version}; make the request anew"
         )
     new = ceremony.read_root(proposal.proposed, name)
+    _need_signers(context, name, new)
     Trust(unit.session).put_files(
         name, {f"{new.version}.root.json": proposal.proposed}, now=unit.now
     )

@@ -88,6 +88,7 @@ class Director:
             signers=signers.root,
             threshold=signers.root_threshold,
             now=now,
+            repository="director",
         )
         return cls({"1.root.json": root}, signers)
 

@@ -91,6 +91,7 @@ class ImageRepository:
             signers=signers.root,
             threshold=signers.root_threshold,
             now=now,
+            repository=_NAME,
         )
         empty = _no_targets(now)
         empty.delegations = Delegations(keys={}, roles={})

@@ -12,11 +12,18 @@ from ota.errors import CeremonyError, MetadataError
 from ota.metadata import documents
 
 ROOT_DAYS: Final = 3 * 365
+REPOSITORY_FIELD: Final = "x-outrider-repository"
+"""Says in a root which repository it is of: holders may have one key for both."""
 _DAY_S: Final = 86_400
 
 
 def first(
-    keys: Mapping[str, Sequence[Key]], *, signers: Sequence[Signer], threshold: int, now: float
+    keys: Mapping[str, Sequence[Key]],
+    *,
+    signers: Sequence[Signer],
+    threshold: int,
+    now: float,
+    repository: str = "",
 ) -> bytes:
     """Sign a repository's first root.
 
@@ -25,8 +32,11 @@ def first(
         signers: the root's own signers.
         threshold: how many of them must sign a root.
         now: the time, seconds since the epoch.
+        repository: its name, which every root of the chain will carry; empty: none.
     """
     root = Root(version=1, expires=documents.moment(now + ROOT_DAYS * _DAY_S))
+    if repository:
+        root.unrecognized_fields[REPOSITORY_FIELD] = repository
     for signer in signers:
         root.add_key(signer.public_key, Root.type)
     root.roles[Root.type].threshold = threshold
@@ -36,9 +46,10 @@ def first(
     return documents.write(root, signers)
 
 
-def following(root: Root, *, now: float) -> Root:
+def following(root: Root, *, repository: str, now: float) -> Root:
     """The root after `root`, with the same keys and a new expiry; its caller changes it and has it signed."""
     new = Root.from_dict(root.to_dict())
+    new.unrecognized_fields[REPOSITORY_FIELD] = repository
     new.version = root.version + 1
     new.expires = documents.moment(now + ROOT_DAYS * _DAY_S)
     return new

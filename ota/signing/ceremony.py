@@ -91,7 +91,7 @@ def propose(
     proposals = {}
     for repository, change in changes.items():
         trusted = files[repository]
-        new = roots.following(read_root(trusted, repository), now=now)
+        new = roots.following(read_root(trusted, repository), repository=repository, now=now)
         change(new)
         proposals[repository] = Proposal(trusted, documents.write(new, []))
     return Request(what=what, roots=proposals, anew=anew)

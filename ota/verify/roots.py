@@ -6,6 +6,8 @@ Rules:
 - What keys that are gone could have signed with far too high versions is forgotten when a new root
   replaces a threshold of them (recovery from a fast-forward attack, TUF specification 5.3.11).
 - A threshold counts keys, not key ids: a key that stands under two ids counts once.
+- A root that says which repository it is of serves that one alone, and so do all that follow it: its holders
+  may sign for another one with the same keys.
 - A document that another names by digests must be named by at least one that is not broken.
 """
 
@@ -31,10 +33,12 @@ from tuf.api.metadata import (
 from ota.errors import (
     ExpiredError,
     MetadataError,
+    MismatchError,
     RollbackRefusedError,
     ThresholdError,
 )
 from ota.metadata import documents
+from ota.metadata.roots import REPOSITORY_FIELD
 from ota.verify import digests
 
 
@@ -62,6 +66,7 @@ class RootChain:
         self.files: dict[str, bytes] = {}
         metadata = documents.read(Root, root, name=self._file(Root.type))
         self._check_signatures(metadata, metadata.signed, Root.type)
+        self._check_repository(metadata.signed)
         self.root = metadata.signed
         self.files["root.json"] = root
 
@@ -82,6 +87,7 @@ class RootChain:
                 f"{self._file(Root.type)}: expected version {self.root.version + 1}, "
                 f"found {new.version}; the chain of roots must be sent without gaps"
             )
+        self._check_repository(new, must="" if _repository(self.root) is None else self._name)
         self._forget_replaced(new)
         self.root = new
         self.files["root.json"] = data
@@ -138,6 +144,16 @@ class RootChain:
                 f"found {good}; it must be signed again"
             )
 
+    def _check_repository(self, root: Root, *, must: str = "") -> None:
+        found = _repository(root)
+        if found is None and not must:
+            return
+        if found != self._name:
+            raise MismatchError(
+                f"{self._file(Root.type)}: expected a root of {self._name!r}, found one of {found!r}; "
+                f"whoever serves the repositories has mixed them up"
+            )
+
     def _check_expiry(self, signed: Signed, role: str) -> None:
         if self._now is not None and self._now >= signed.expires.timestamp():
             raise ExpiredError(
@@ -156,6 +172,10 @@ class RootChain:
     def _check_same_version(name: str, found: int, expected: int) -> None:
         if found != expected:
             raise RollbackRefusedError(f"{name}: expected version {expected}, found {found}")
+
+
+def _repository(root: Root) -> object:
+    return root.unrecognized_fields.get(REPOSITORY_FIELD)
 
 
 def _identity(key: Key) -> bytes:

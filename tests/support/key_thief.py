@@ -15,8 +15,10 @@ from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
 from cloud.services import key_changes, trust
 from cloud.services.key_changes import NewKey
+from fleet.registry.repositories import Trust
 from fleet.wire.messages import Desired
 from ota.metadata import documents
+from ota.metadata.release import ASSIGNMENT_FIELD
 from ota.signing import ceremony, key_files
 from ota.verify import trust as device_trust
 
@@ -34,7 +36,9 @@ class Holders:
         default_factory=lambda: [CryptoSigner(Ed25519PrivateKey.generate()) for _ in range(3)]
     )
 
-    def ceremony(self, *, threshold: int = 2, repositories: Sequence[str] = ("image", "director")) -> None:
+    def ceremony(
+        self, *, threshold: int = 2, repositories: Sequence[str] = ("image", "director")
+    ) -> None:
         """Two of three keys for both roots, in place of those that the cloud was made with."""
         request = key_changes.ceremony_request(
             self.cloud.context, [k.public_key for k in self.keys],
@@ -73,7 +77,9 @@ class Thief:
         self.image: dict[str, bytes] = dict(desired.image)
         self.director: dict[str, bytes] = dict(desired.director)
 
-    def edit(self, repository: str, file: str, change: Callable[[Any], object], *by: Signer) -> None:
+    def edit(
+        self, repository: str, file: str, change: Callable[[Any], object], *by: Signer
+    ) -> None:
         """Change a document and sign it with stolen keys; without any, its signatures no longer hold."""
         files = self.image if repository == "image" else self.director
         metadata = Metadata.from_bytes(files[file])
@@ -87,7 +93,7 @@ class Thief:
         """Assign other bytes."""
 
         def change(targets: Any) -> None:
-            targets.version = targets.unrecognized_fields["x-outrider-assignment"]["counter"] = LATER
+            targets.version = targets.unrecognized_fields[ASSIGNMENT_FIELD]["counter"] = LATER
             target = targets.targets[path]
             target.length, target.hashes = len(data), {"sha256": hashlib.sha256(data).hexdigest()}
 
@@ -100,10 +106,13 @@ class Thief:
             targets.version += 1
             old = targets.targets[path]
             targets.targets[path] = TargetFile(
-                len(data), {"sha256": hashlib.sha256(data).hexdigest()}, path, old.unrecognized_fields
+                len(data),
+                {"sha256": hashlib.sha256(data).hexdigest()},
+                path,
+                old.unrecognized_fields,
             )
 
-        self.edit("image", f"{path.split('/')[0]}.json", change, *by)
+        self.edit("image", f"{path.split('/', maxsplit=1)[0]}.json", change, *by)
 
     def name(self, signer_of_snapshot: Signer, signer_of_timestamp: Signer) -> None:
         """Let a snapshot and a timestamp name the documents as they are now."""
@@ -147,8 +156,6 @@ def between(cloud: Cloud, endpoint: Endpoint) -> Thief:
     """A thief between the two, now; it has every root that there is."""
     desired = trust.desired_for(cloud.context, endpoint.name)
     with cloud.context.read() as session:
-        from fleet.registry.repositories import Trust
-
         files = {n: Trust(session).files(n) for n in ("image", "director")}
     made = Thief(desired)
     made.image |= {n: d for n, d in files["image"].items() if n.endswith(".root.json")}

@@ -52,7 +52,7 @@ def test_a_request_is_enough_signed_exactly_when_a_device_takes_its_root(m, n, o
                 ceremony.sign(asked, signer)
     enough = len(old - {3}) >= m and len(new - {3}) >= n
     assert (ceremony.missing(asked) == []) == enough
-    device = RootChain(trusted, now=None)
+    device = RootChain(trusted, now=None, name="image")
     if enough:
         ceremony.check(asked)
         device.update_root(asked.roots["image"].proposed)
@@ -102,7 +102,7 @@ def test_beginning_anew_needs_no_key_in_force_and_no_device_follows():
     with pytest.raises(CeremonyError, match="none of them"):
         ceremony.sign(asked, OLD[0])
     with pytest.raises(VerificationError):
-        RootChain(trusted, now=None).update_root(asked.roots["image"].proposed)
+        RootChain(trusted, now=None, name="image").update_root(asked.roots["image"].proposed)
 
 
 # --- key files --------------------------------------------------------------------------------------
