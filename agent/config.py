@@ -117,6 +117,7 @@ class Config(Table, frozen=True):
         state_dir: folder of the daemon's state.
         hardware_class: what the fleet calls this hardware; empty: by the machine's architecture.
         runtimes: allowed runtimes; empty: all that are installed.
+        time_zone: of the device, for instance ``Europe/Berlin``, by which quiet hours count; empty: the system's.
         runtime_wrapper: ``package.module:function`` around each runtime; empty: none.
     """
 
@@ -124,6 +125,7 @@ class Config(Table, frozen=True):
     hardware_class: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
     runtimes: list[str] = []
     runtime_wrapper: str = ""
+    time_zone: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_+/-]{0,64}$")] = ""
     broker: BrokerConfig = BrokerConfig()
     serving: ServingConfig = ServingConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

@@ -11,6 +11,7 @@ from importlib import metadata
 import msgspec
 
 from agent.adapters import clock, disk
+from agent.adapters.blobs import Blobs
 from agent.adapters.builder import BuildOptions, EngineBuilder
 from agent.adapters.builds import Builds
 from agent.adapters.control import Server
@@ -61,6 +62,7 @@ async def _run(config: Config, store: Store) -> None:
         identity.signer(),
         boot_epoch=secrets.token_hex(8),
         ids=lambda: secrets.token_hex(8),
+        utc_offset_s=clock.utc_offset(config.time_zone),
     )
     shell, log = Shell(), Log()
     loop = asyncio.get_running_loop()
@@ -84,10 +86,12 @@ async def _run(config: Config, store: Store) -> None:
         ),
     )
     builds = Builds(engines, store, shell.post)
-    link = Link(_endpoint(config, identity, enrolment), shell.post)
+    endpoint = _endpoint(config, identity, enrolment)
+    link = Link(endpoint, shell.post)
+    blobs = Blobs(enrolment.url, endpoint)
     exports = Exports(EngineExporter(engines, store))
     effects = Effects(
-        Parts(store, buffer, crew, builds, link, log, config.state_path, exports), shell.post
+        Parts(store, buffer, crew, builds, link, log, config.state_path, exports, blobs), shell.post
     )
     booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
     booted = await _with_engines(booted, store, engines)
@@ -104,6 +108,7 @@ async def _run(config: Config, store: Store) -> None:
         await control.stop()
         await asyncio.to_thread(link.stop)
         await effects.end()
+        blobs.close()
         await builds.end()
         await crew.end()
         sockets.close()
@@ -179,6 +184,7 @@ def _settings(config: Config, enrolment: Enrolment, environment: dict[str, str])
         window_s=config.telemetry.window_s,
         health_s=config.telemetry.health_s,
         build_timeout_s=config.build.timeout_s,
+        https=bool(enrolment.url),
     )
 
 

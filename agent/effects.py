@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.adapters import sensors
+from agent.adapters.blobs import Blobs
 from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
 from agent.adapters.exports import Exports
@@ -25,6 +26,7 @@ from agent.core import events as ev
 from agent.errors import DiskError
 from agent.runtimes import tensorrt
 from fleet.errors import OutriderError
+from fleet.wire.messages import Block
 from ota.errors import UnattestedError
 
 
@@ -40,6 +42,7 @@ class Parts:
     log: Log
     state_dir: Path
     exports: Exports
+    blobs: Blobs
 
 
 class Effects:
@@ -60,6 +63,8 @@ class Effects:
             cmd.SaveDevice: lambda c: store.save_device(c.record),
             cmd.WriteBlock: lambda c: store.write_block(c.sha256, c.offset, c.data),
             cmd.SaveBitmap: lambda c: store.save_bitmap(c.sha256, Kept(c.block_list, c.bitmap)),
+            cmd.GetBlocks: lambda c: self._later(self._get_blocks(c)),
+            cmd.Listen: lambda c: parts.link.listen(c.sha256, on=c.on),
             cmd.Discard: self._discard,
             cmd.Append: self._append,
             cmd.Forget: lambda c: buffer.forget(c.keys),
@@ -72,6 +77,11 @@ class Effects:
             cmd.Sense: lambda _: self._later(self._sense()),
             cmd.Log: lambda c: parts.log.line(c.level, c.code, c.text, c.fields),
         }
+
+    def handled(self, event: ev.Event) -> None:
+        """The core has taken an event, and what it decided has been carried out."""
+        if isinstance(event, ev.Received):
+            self._parts.link.handled(event)
 
     def do(self, command: cmd.Command) -> None:
         """Carry one command out, or start to.
@@ -139,6 +149,17 @@ class Effects:
                 bitmap=kept.bitmap,
             )
         )
+
+    async def _get_blocks(self, command: cmd.GetBlocks) -> None:
+        def take(block: Block) -> None:
+            self._post(ev.BlockGot(model=command.model, block=block))
+
+        wanted = command.wanted
+        try:
+            await asyncio.to_thread(self._parts.blobs.get, wanted, take)
+        except OutriderError as error:
+            failed = ev.BlocksFailed(model=command.model, request=wanted.id, detail=str(error))
+            self._post(failed)
 
     async def _stage(self, command: cmd.Stage) -> None:
         try:

@@ -42,6 +42,7 @@ class Shell:
             if isinstance(event, ev.Stopping) and give_up is None:
                 give_up = clock.monotonic() + STOP_S
             self._carry_out(core.handle(event, clock.monotonic()), effects)
+            effects.handled(event)
 
     async def _next(self, *deadlines: float | None) -> ev.Event:
         if self._next_up:

@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         rebuild_campaigns: ``ask`` lets a person start them, ``auto`` starts them when they are raised.
         worker: whether the cloud's own process works on compile jobs too.
         worker_jobs: how many of them at the same time.
+        https_above_mib: devices fetch what is longer over HTTPS where they can; 0: nothing by preference.
         redeliver_s: a worker that is silent for so long is taken for dead, and its work is handed out again.
     """
 
@@ -55,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rebuild_campaigns: Literal["ask", "auto"] = "ask"
     worker: bool = True
     worker_jobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    https_above_mib: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
     redeliver_s: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 30.0
 
     @property

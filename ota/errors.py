@@ -36,10 +36,10 @@ class TransferError(NetworkError):
     code = "ota.transfer"
 
 
-class SpaceError(DeviceError):
-    """Not enough free space for what should be fetched."""
+class QuietError(DeviceError):
+    """Nothing is fetched now: the assignment names this time of day as quiet hours."""
 
-    code = "ota.space"
+    code = "transfer.quiet"
     retryable = True
 
 

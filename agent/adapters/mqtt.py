@@ -4,6 +4,7 @@ Rules:
 - A new client for each connection: nothing is carried over from one that broke, so that no message can
   make the link fail again and again. What must not be lost is in the buffer, not here.
 - It counts as connected when the broker has accepted the subscription.
+- What the device asks for is bounded by the asking; broadcasts are bounded here, by dropping.
 - Reconnecting waits longer after each failure, with jitter, so that a fleet does not come back at once.
 """
 
@@ -31,7 +32,9 @@ from fleet.wire.messages import Status
 from fleet.wire.topics import Up
 
 CONNECT_TIMEOUT_S = 15.0
-_STEADY_S = 30.0
+BROADCAST = "broadcast"
+MAX_WAITING_BYTES = 8 << 20
+"""Blocks of broadcasts that may wait to be handled; what is above is asked for again later."""
 _AT_MOST_ONCE = frozenset({Up.REQ.value})
 
 
@@ -68,6 +71,9 @@ class Link:
         self._client: Client | None = None
         self._up = False
         self._reason = ""
+        self._broadcasts = topics.broadcast(endpoint.tenant, "")
+        self._waiting_bytes = 0
+        self._waiting_lock = threading.Lock()
         self._thread = threading.Thread(target=self._keep_up, name="link", daemon=True)
 
     def start(self) -> None:
@@ -86,6 +92,23 @@ class Link:
         if client is not None and self._up:
             qos = 0 if kind in _AT_MOST_ONCE else 1
             client.publish(self._topic(Up(kind)), payload, qos=qos)
+
+    def listen(self, sha256: str, *, on: bool) -> None:
+        """Hear a blob's broadcast, or hear it no more; lost when the link is down."""
+        client = self._client
+        if client is None or not self._up:
+            return
+        topic = topics.broadcast(self._endpoint.tenant, sha256)
+        if on:
+            client.subscribe(topic, qos=0)
+        else:
+            client.unsubscribe(topic)
+
+    def handled(self, event: Received) -> None:
+        """A message that was posted has been handled."""
+        if event.kind == BROADCAST:
+            with self._waiting_lock:
+                self._waiting_bytes -= len(event.payload)
 
     # --- the link's own thread -------------------------------------------------------------------
 
@@ -182,11 +205,19 @@ class Link:
         self._end(str(code))
 
     def _on_message(self, _: Client, __: Any, message: MQTTMessage) -> None:
+        topic, payload = message.topic, bytes(message.payload)
+        if topic.startswith(self._broadcasts):
+            with self._waiting_lock:
+                if self._waiting_bytes + len(payload) > MAX_WAITING_BYTES:
+                    return
+                self._waiting_bytes += len(payload)
+            self._post(Received(kind=BROADCAST, payload=payload))
+            return
         try:
-            kind = topics.parse_down(message.topic)
+            kind = topics.parse_down(topic)
         except WireError:
             return
-        self._post(Received(kind=kind.value, payload=bytes(message.payload)))
+        self._post(Received(kind=kind.value, payload=payload))
 
     def _end(self, reason: str) -> None:
         if not self._gone.is_set():

@@ -15,7 +15,7 @@ import msgspec
 from agent.core.backoff import Backoff
 from agent.core.commands import Prepare, Stage
 from agent.core.context import Context
-from agent.core.events import Prepared, PrepareFailed, Staged, StageFailed
+from agent.core.events import BlocksFailed, Prepared, PrepareFailed, Staged, StageFailed
 from agent.core.fetch import Fetch
 from agent.core.mover import Mover
 from agent.core.records import SLOTS, SlotContent
@@ -23,11 +23,13 @@ from agent.core.reporting import report
 from agent.core.states import State, Trigger
 from agent.errors import ContentError, IncompatibleError, LateError
 from fleet.wire.messages import Block, Refusal
-from ota.errors import TransferError
+from ota.errors import QuietError, TransferError
+from ota.transfer.terms import DAY_S, quiet_until
 from ota.verify.trust import Target
 
 ASK_TIMEOUT_S = 600.0
 STAGE_ATTEMPTS = 3
+QUIET_LOOK_S = 900.0
 _WAITS = frozenset({State.WAITING, State.FETCHING})
 
 
@@ -58,6 +60,16 @@ class Acquisition:
         self.target: Target | None = None
         self.fetch: Fetch | None = None
 
+    def desire(self, target: Target | None) -> None:
+        """What the assignment says now; other terms are followed at once, with what is there."""
+        before, self.target = self.target, target
+        if before is None or target is None or before.terms == target.terms:
+            return
+        self._retry_at = 0.0
+        if self.fetch is not None:
+            self.fetch.save()
+            self.stop()
+
     def begin(self) -> None:
         """A new assignment."""
         self.stop()
@@ -66,6 +78,8 @@ class Acquisition:
 
     def stop(self) -> None:
         """Whatever was asked for is not waited for any more."""
+        if self.fetch is not None:
+            self.fetch.end()
         self.fetch, self._asked_until, self._asked_slot = None, 0.0, ""
 
     def deadline(self) -> float | None:
@@ -90,8 +104,9 @@ class Acquisition:
             self._take_up(candidate, target)
         elif self.fetch.complete:
             self._backoff.reset()
+            self.fetch.end()
             self._stage(candidate, target, self._spare(), fetched=True)
-        else:
+        elif not self._keep_quiet(target):
             self.fetch.pump()
 
     # --- waiting ---------------------------------------------------------------------------------
@@ -102,8 +117,40 @@ class Acquisition:
             self._mover.move(Trigger.UNSUITABLE, error_code=IncompatibleError.code, detail=problem)
         elif self.refuse_late(candidate):
             return
-        elif self._ctx.connected or self._spare_with(candidate.sha256):
+        elif self._spare_with(candidate.sha256):
             self._take_up(candidate, target)
+        elif not self._ctx.connected:
+            self._wait_for("", "waits for the link to the cloud")
+        elif not self._keep_quiet(target):
+            self._take_up(candidate, target)
+
+    def _keep_quiet(self, target: Target) -> bool:
+        """Whether nothing may be fetched now; then it is said, and looked at again when that ends."""
+        quiet = target.terms.quiet
+        if not quiet or self._ctx.now < self._retry_at:
+            return bool(quiet)
+        if not self._ctx.synced:
+            self._wait_for("", "waits for the cloud's time, to know whether it is in quiet hours")
+            return True
+        rest_s = quiet_until(quiet, self._ctx.time_of_day_s())
+        if rest_s <= 0.0:
+            return False
+        end_s = int(self._ctx.time_of_day_s() + rest_s) % DAY_S
+        if self.fetch is not None:
+            self.fetch.save()
+        until = f"{end_s // 3600:02}:{end_s % 3600 // 60:02}"
+        self.postpone(
+            QuietError.code,
+            f"waits for the end of quiet hours ({', '.join(quiet)}) at {until} of this device's time",
+            retry_s=min(rest_s, QUIET_LOOK_S),
+        )
+        return True
+
+    def _wait_for(self, code: str, detail: str) -> None:
+        record = self._mover.record
+        if record.state is State.WAITING and (code, detail) != (record.error_code, record.detail):
+            self._mover.save(error_code=code, detail=detail)
+            report(self._ctx, self._mover.record)
 
     def _take_up(self, candidate: SlotContent, target: Target) -> None:
         if slot := self._spare_with(candidate.sha256):
@@ -183,16 +230,30 @@ class Acquisition:
         if self._expects(event.sha256):
             self.postpone(event.code, event.detail)
 
-    def on_block(self, block: Block) -> None:
-        """A block arrived."""
-        if self.fetch is None:
-            return
+    def on_block(self, block: Block, *, broadcast: bool = False) -> None:
+        """A block arrived over MQTT."""
+        fetch = self.fetch
+        if fetch is not None:
+            self._take(lambda: fetch.on_block(block, broadcast=broadcast))
+
+    def on_https(self, block: Block) -> None:
+        """A block arrived over HTTPS."""
+        fetch = self.fetch
+        if fetch is not None:
+            self._take(lambda: fetch.on_https(block))
+
+    def https_failed(self, event: BlocksFailed) -> None:
+        """A request over HTTPS came to nothing."""
+        if self.fetch is not None:
+            self.fetch.https_failed(event.request, event.detail)
+
+    def _take(self, take: Callable[[], None]) -> None:
         try:
-            self.fetch.on_block(block)
+            take()
         except TransferError as error:
             self._give_up(error)
             return
-        if self.fetch.reportable():
+        if self.fetch is not None and self.fetch.reportable():
             report(
                 self._ctx,
                 self._mover.record,
@@ -219,18 +280,17 @@ class Acquisition:
         self.stop()
         self._mover.disprove(error.code, str(error))
 
-    def postpone(self, code: str, detail: str) -> None:
-        """Try again later."""
+    def postpone(self, code: str, detail: str, *, retry_s: float = 0.0) -> None:
+        """Try again later, after `retry_s` or, where that is 0, after a pause that grows."""
         if self._mover.state not in _WAITS:
             return
         self.stop()
-        self._retry_at = self._ctx.now + self._backoff.next_s()
+        self._retry_at = self._ctx.now + (retry_s or self._backoff.next_s())
         record = self._mover.record
         if record.state is State.FETCHING:
             self._mover.move(Trigger.POSTPONED, error_code=code, detail=detail)
-        elif (code, detail) != (record.error_code, record.detail):
-            self._mover.save(error_code=code, detail=detail)
-            report(self._ctx, self._mover.record)
+        else:
+            self._wait_for(code, detail)
 
     # --- staging ---------------------------------------------------------------------------------
 

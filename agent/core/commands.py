@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.core.records import DeviceRecord, ModelRecord
+from fleet.wire.messages import BlocksWanted
 from ota.verify.trust import TrustStore
 
 
@@ -150,6 +151,20 @@ class ReadEngine(Command, frozen=True):
     engine: str
     indices: list[int]
     block_size_bytes: int
+
+
+class GetBlocks(Command, frozen=True):
+    """Fetch blocks over HTTPS. Answers `BlockGot` for each, or `BlocksFailed`."""
+
+    model: str
+    wanted: BlocksWanted
+
+
+class Listen(Command, frozen=True):
+    """Hear a blob's broadcast, or hear it no more; lost with the link. Answers with `Received`."""
+
+    sha256: str
+    on: bool
 
 
 class Discard(Command, frozen=True):

@@ -10,6 +10,7 @@ from agent.core.commands import Append, Command, Log, Publish
 from fleet.wire import codec, envelope
 from fleet.wire.envelope import Signer
 from fleet.wire.messages import Event, EventLevel
+from ota.transfer.terms import DAY_S
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         health_s: time between two readings of the sensors.
         environment: what engines built here depend on; empty where none can be built.
         build_timeout_s: longest build of an engine.
+        https: whether blobs can be had over HTTPS too.
     """
 
     tenant: str
@@ -37,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float = 60.0
     health_s: float = 300.0
     build_timeout_s: float = 7200.0
+    https: bool = False
 
 
 class Context:
@@ -47,16 +50,24 @@ class Context:
         signer: signs with the device's key.
         boot_epoch: random, new at each start.
         ids: makes an id that was never used before, at each call.
+        utc_offset_s: what local time is ahead of UTC at a Unix time, in seconds.
 
     Attributes:
         now: monotonic time of the event that is being handled, seconds.
         out: the commands that were decided on so far.
         connected: whether the link stands.
         unsaved: whether the disk is behind; then no slot is written and nothing heavy begins.
+        synced: whether the cloud has told the time since the daemon started.
     """
 
     def __init__(
-        self, settings: Settings, signer: Signer, *, boot_epoch: str, ids: Callable[[], str]
+        self,
+        settings: Settings,
+        signer: Signer,
+        *,
+        boot_epoch: str,
+        ids: Callable[[], str],
+        utc_offset_s: Callable[[float], float],
     ) -> None:
         self.settings = settings
         self.boot_epoch = boot_epoch
@@ -65,6 +76,8 @@ class Context:
         self.out: list[Command] = []
         self.connected = False
         self.unsaved = False
+        self.synced = False
+        self._utc_offset_s = utc_offset_s
         self._signer = signer
         self._seq = 0
         self._workers = 0
@@ -100,6 +113,11 @@ class Context:
     def trusted_now(self) -> float:
         """The floor, and what has passed on the monotonic clock since it was raised."""
         return self._trusted_floor + (self.now - self._trusted_at)
+
+    def time_of_day_s(self) -> float:
+        """Seconds since local midnight, by trusted time and the device's time zone."""
+        now = self.trusted_now()
+        return (now + self._utc_offset_s(now)) % DAY_S
 
     def device_time(self) -> float:
         """Best guess of the time, for people to read; a clock that was never set is overruled."""

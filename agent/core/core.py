@@ -43,12 +43,21 @@ class Core:
         signer: signs with the device's key.
         boot_epoch: random, new at each start.
         ids: makes an id that was never used before, at each call.
+        utc_offset_s: what the device's local time is ahead of UTC at a Unix time, in seconds.
     """
 
     def __init__(
-        self, settings: Settings, signer: Signer, *, boot_epoch: str, ids: Callable[[], str]
+        self,
+        settings: Settings,
+        signer: Signer,
+        *,
+        boot_epoch: str,
+        ids: Callable[[], str],
+        utc_offset_s: Callable[[float], float] = lambda _: 0.0,
     ) -> None:
-        self.ctx = Context(settings, signer, boot_epoch=boot_epoch, ids=ids)
+        self.ctx = Context(
+            settings, signer, boot_epoch=boot_epoch, ids=ids, utc_offset_s=utc_offset_s
+        )
         self.uplink = Uplink(self.ctx)
         self.notices = Notices(self.ctx)
         self.machines: dict[str, Machine] = {}
@@ -75,6 +84,8 @@ class Core:
             ev.StoreFailed: self._storage.failed,
             ev.Prepared: lambda e: self.machine(e.model).acquisition.prepared(e),
             ev.PrepareFailed: lambda e: self.machine(e.model).acquisition.prepare_failed(e),
+            ev.BlockGot: lambda e: self.machine(e.model).acquisition.on_https(e.block),
+            ev.BlocksFailed: lambda e: self.machine(e.model).acquisition.https_failed(e),
             ev.Staged: lambda e: self.machine(e.model).acquisition.staged(e),
             ev.StageFailed: lambda e: self.machine(e.model).acquisition.stage_failed(e),
             ev.BuildProgress: lambda e: self.machine(e.model).building.on_progress(e),

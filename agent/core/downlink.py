@@ -30,6 +30,7 @@ class Downlink:
         self._core = core
         self._kinds: dict[str, Callable[[bytes], None]] = {
             "blob": self._blob,
+            "broadcast": lambda payload: self._blob(payload, broadcast=True),
             "desired": self._desired,
             "ack": self._ack,
             "res": self._res,
@@ -46,10 +47,10 @@ class Downlink:
         except OutriderError as error:
             self._core.notices.once(error.code, f"{event.kind} refused: {error}")
 
-    def _blob(self, payload: bytes) -> None:
+    def _blob(self, payload: bytes, *, broadcast: bool = False) -> None:
         block = codec.from_msgpack(Block, payload)
         for machine in self._core.machines.values():
-            machine.acquisition.on_block(block)
+            machine.acquisition.on_block(block, broadcast=broadcast)
 
     def _desired(self, payload: bytes) -> None:
         trust = self._core.trust

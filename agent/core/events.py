@@ -15,7 +15,7 @@ from agent.core.commands import Command
 from agent.core.records import DeviceRecord, ModelRecord
 from agent.serving.port import Figures, SelfTest
 from fleet.artifact.manifest import Feature
-from fleet.wire.messages import RuntimeInfo
+from fleet.wire.messages import Block, RuntimeInfo
 from ota.verify.trust import TrustStore
 
 
@@ -67,7 +67,7 @@ class Disconnected(Event, frozen=True):
 
 
 class Received(Event, frozen=True):
-    """A message of `kind` (last level of its topic) arrived."""
+    """A message of `kind` (last level of its topic; ``broadcast`` for a blob's) arrived."""
 
     kind: str
     payload: bytes
@@ -106,6 +106,25 @@ class PrepareFailed(Event, frozen=True):
     model: str
     sha256: str
     code: str
+    detail: str
+
+
+class BlockGot(Event, frozen=True):
+    """A block came over HTTPS."""
+
+    model: str
+    block: Block
+
+
+class BlocksFailed(Event, frozen=True):
+    """A request over HTTPS came to nothing, or not in full.
+
+    Attributes:
+        request: its id.
+    """
+
+    model: str
+    request: str
     detail: str
 
 

@@ -1,16 +1,19 @@
 """Driving one blob's download: requests up, blocks to the disk, the bitmap now and then.
 
-Rule: the bitmap is saved after every `SAVE_BYTES` or `SAVE_S`, whichever is first, and at the end; the
-disk makes the blocks durable before it saves which they are.
+Rules:
+- The bitmap is saved after every `SAVE_BYTES` or `SAVE_S`, whichever is first, and at the end; the
+  disk makes the blocks durable before it saves which they are.
+- Where a request goes is the route's choice; what comes is proved in the same way whatever way it came.
 """
 
 from __future__ import annotations
 
-from agent.core.commands import SaveBitmap, WriteBlock
+from agent.core.commands import GetBlocks, Listen, SaveBitmap, WriteBlock
 from agent.core.context import Context
 from fleet.wire import codec
-from fleet.wire.messages import Block, Refusal
-from ota.transfer.download import Download
+from fleet.wire.messages import Block, BlocksWanted, Refusal
+from ota.transfer.download import Download, Write
+from ota.transfer.route import Route, Way
 from ota.verify.trust import Target
 
 SAVE_BYTES = 4 << 20
@@ -38,6 +41,13 @@ class Fetch:
         self._download = Download(
             target, block_list or None, bitmap, tag=f"{ctx.boot_epoch[:8]}-{model}-"
         )
+        above = target.terms.https_above_bytes
+        self._route = Route(
+            prefers_https=0 < above < target.length_bytes, possible=ctx.settings.https
+        )
+        self._listens = False
+        self._https_n = 0
+        self._broadcast_n = 0
         self._unsaved_bytes = 0
         self._unsaved_since = 0.0
         self._reported = self._download.progress
@@ -63,25 +73,68 @@ class Fetch:
         return {
             "bytes_done": float(self._download.bytes_done),
             "blocks_rejected": float(self._download.rejected),
+            "blocks_by_https": float(self._https_n),
+            "blocks_by_broadcast": float(self._broadcast_n),
         }
 
     def pump(self) -> None:
         """Send what requests may be sent; save what is due."""
         if self._unsaved_bytes and self._ctx.now >= self._unsaved_since + SAVE_S:
-            self._save()
-        while self._ctx.connected:
+            self.save()
+        vain_n = self._download.pace.vain_n
+        if self._route.choose(self._ctx.now, connected=self._ctx.connected, vain_n=vain_n):
+            self._download.on_reconnect()
+            self._download.pace.vain_n = 0
+        while self._route.way is not None:
             wanted = self._download.wanted(self._ctx.now)
+            self._listen(on=self._download.hearing.on)
             if wanted is None:
                 return
+            self._send(wanted)
+
+    def _send(self, wanted: BlocksWanted) -> None:
+        if self._route.way is Way.HTTPS and not wanted.listening:
+            self._ctx.do(GetBlocks(model=self._model, wanted=wanted))
+        else:
             self._ctx.publish("req", codec.to_json(wanted), counter=0)
 
-    def on_block(self, block: Block) -> None:
-        """A block arrived, this one's or another's.
+    def _listen(self, *, on: bool) -> None:
+        if on is not self._listens:
+            self._listens = on
+            self._ctx.do(Listen(sha256=self.target.sha256, on=on))
+
+    def on_block(self, block: Block, *, broadcast: bool = False) -> None:
+        """A block arrived over MQTT, this one's or another's.
 
         Raises:
             TransferError: the release must be repaired.
         """
-        for write in self._download.on_block(block, self._ctx.now):
+        if broadcast:
+            writes = self._download.on_broadcast(block, self._ctx.now)
+            self._broadcast_n += len(writes)
+        else:
+            writes = self._download.on_block(block, self._ctx.now)
+        self._write(writes)
+
+    def on_https(self, block: Block) -> None:
+        """A block arrived over HTTPS.
+
+        Raises:
+            TransferError: the release must be repaired.
+        """
+        self._route.worked()
+        writes = self._download.on_block(block, self._ctx.now)
+        self._https_n += len(writes)
+        self._write(writes)
+
+    def https_failed(self, request: str, problem: str) -> None:
+        """A request over HTTPS came to nothing; what it asked for is asked for again."""
+        if self._download.forget(request):
+            self._route.failed(self._ctx.now, problem)
+            self._ctx.log("warning", "transfer.https", problem, model=self._model)
+
+    def _write(self, writes: list[Write]) -> None:
+        for write in writes:
             self._unsaved_since = self._unsaved_since or self._ctx.now
             self._unsaved_bytes += len(write.data)
             self._ctx.do(
@@ -93,7 +146,7 @@ class Fetch:
                 )
             )
         if self._unsaved_bytes >= SAVE_BYTES or (self._unsaved_bytes and self._download.complete):
-            self._save()
+            self.save()
 
     def on_refusal(self, refusal: Refusal) -> None:
         """A request was refused, this one's or another's.
@@ -104,8 +157,14 @@ class Fetch:
         self._download.on_refusal(refusal, self._ctx.now)
 
     def on_reconnect(self) -> None:
-        """The link was cut: nothing that was asked for will come any more."""
-        self._download.on_reconnect()
+        """The MQTT link was cut: nothing that was asked for there will come any more."""
+        if self._route.way is not Way.HTTPS:
+            self._download.on_reconnect()
+        self._listen(on=False)
+
+    def end(self) -> None:
+        """It is not gone on with: hear nothing more."""
+        self._listen(on=False)
 
     def reportable(self) -> bool:
         """Whether progress has grown by a step since the last time that this was true."""
@@ -119,11 +178,16 @@ class Fetch:
         times = []
         if self._unsaved_bytes:
             times.append(self._unsaved_since + SAVE_S)
-        if self._ctx.connected and (due := self._download.deadline()) is not None:
+        if (due := self._route.deadline(self._ctx.now)) is not None:
+            times.append(due)
+        if self._route.way is not None and (due := self._download.deadline()) is not None:
             times.append(due)
         return min(times) if times else None
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Have the bitmap saved, where it has grown."""
+        if not self._unsaved_bytes:
+            return
         self._unsaved_bytes, self._unsaved_since = 0, 0.0
         self._ctx.do(
             SaveBitmap(

@@ -166,7 +166,7 @@ class Machine:
     def desire(self, target: Target | None, counter: int) -> None:
         """What the accepted assignment says of this model."""
         self._known, self._counter = True, counter
-        self.acquisition.target = target
+        self.acquisition.desire(target)
 
     def resume(self) -> None:
         """Saving failed a while ago: save, and ask again for what may never have been asked."""

@@ -23,6 +23,8 @@ _HARMLESS = (
     cmd.LoadRows,
     cmd.Publish,
     cmd.Discard,
+    cmd.GetBlocks,
+    cmd.Listen,
     cmd.CancelBuild,
     cmd.Drain,
     cmd.TakeFigures,

@@ -136,6 +136,7 @@ class Trust:
             return
         self._nonces.discard(desired.nonce)
         self._ctx.set_trusted(desired.now)
+        self._ctx.synced = True
         raised = trust.raise_floor(self.store, self._ctx.trusted_now())
         self.acceptance = _with_store(self.acceptance, raised)
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cloud.cli import watching
-from cloud.cli.written import duration, labels, moment, share, size
+from cloud.cli.written import duration, labels, moment, rate, share, size
 from fleet.cli import output
 from fleet.cli.remote import Remote, remote_options
 
@@ -27,6 +27,9 @@ def _plan_options(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--soak", "soak_s", type=duration, metavar="TIME", default="5m", show_default=True, help="How long a finished wave is watched before the next."),
             click.option("--max-failures", type=click.IntRange(0), default=0, metavar="N", help="Pause when N devices have failed.  [default: 1 below 20 devices, else 5 %]"),
             click.option("--wave-timeout", "wave_timeout_s", type=duration, metavar="TIME", default="1h", show_default=True, help="Silent devices are left behind after this."),
+            click.option("--limit", "limit_bytes_s", type=rate, metavar="RATE", default="0", help="Each device fetches at most this, e.g. 256kbit or 2MiB (per second).  [default: as its link allows]"),
+            click.option("--quiet-hours", "quiet", multiple=True, metavar="HH:MM-HH:MM", help="Fetch nothing at this time of day, by each device's own time zone; may be repeated."),
+            click.option("--broadcast/--no-broadcast", default=True, show_default=True, help="Devices of a wave may share one broadcast of an artifact."),
             click.option("--offline-grace", "offline_grace_s", type=duration, metavar="TIME", default="30s", show_default=True, help="How long a device may be offline before its wave goes on without it."),
         ]
     ):  # fmt: skip
@@ -147,8 +150,16 @@ def _body(release: str, plan: dict[str, Any]) -> dict[str, Any]:
         },
         **{
             name: plan[name]
-            for name in ("soak_s", "max_failures", "wave_timeout_s", "offline_grace_s")
+            for name in (
+                "soak_s",
+                "max_failures",
+                "wave_timeout_s",
+                "offline_grace_s",
+                "limit_bytes_s",
+                "broadcast",
+            )
         },
+        "quiet": list(plan["quiet"]),
     }
     return {**body, "waves": list(plan["waves"])} if plan["waves"] else body
 

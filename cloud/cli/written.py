@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS_BYTES = {"b": 1.0, "kbit": 125.0, "mbit": 125e3, "kib": 1024.0, "mib": 1048576.0}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(kbit|mbit|kib|mib|b)?(?:/s)?\Z", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?\Z")
 
 
@@ -19,6 +21,16 @@ def duration(text: str) -> float:
     if match is None:
         raise click.BadParameter(f"expected a duration like 30s, 5m or 2h, found {text!r}")
     return float(match[1]) * _UNITS_S[match[2] or "s"]
+
+
+def rate(text: str) -> int:
+    """``500000``, ``256kbit``, ``10Mbit``, ``512KiB`` or ``2MiB`` (per second) in bytes. Raises click.BadParameter."""
+    match = _RATE.match(text.strip())
+    if match is None:
+        raise click.BadParameter(
+            f"expected a rate per second like 256kbit, 10Mbit, 512KiB or 2MiB, found {text!r}"
+        )
+    return int(float(match[1]) * _UNITS_BYTES[(match[2] or "b").lower()])
 
 
 def labels(pairs: Iterable[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from cloud.blobs import BlobStore
 from cloud.context import Context
 from cloud.errors import BlobMissingError
 from cloud.gateway import metrics
+from cloud.gateway.broadcasts import Broadcasts, ToOne
 from cloud.gateway.link import Sent
 from fleet.registry.repositories import Models, Trust
 from fleet.wire import codec
@@ -30,15 +31,31 @@ from ota.errors import TransferError
 from ota.transfer import serve
 
 MAX_UNSENT_BYTES = 2 << 20
-RATE_BYTES_S = 32 << 20
+RATE_BYTES_S = 256 << 20
 MAX_REQUESTS_PER_DEVICE = 8
 MAX_DEVICES = 10_000
 _BURST_S = 0.25
 _WAIT_S = 0.002
+_BROADCAST_WAIT_S = 0.01
 _IDLE_S = 0.5
 log = logging.getLogger(__name__)
 
 SendBlock = Callable[[UpTopic, bytes], Sent]
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How blocks leave.
+
+    Attributes:
+        block: publishes a block to a device; tells when it has left.
+        to_all: publishes one on a blob's topic: tenant, digest, payload.
+        refuse: tells a device that its request is not served.
+    """
+
+    block: SendBlock
+    to_all: Callable[[str, str, bytes], Sent]
+    refuse: Callable[[UpTopic, Refusal], None]
 
 
 @dataclass
@@ -61,12 +78,13 @@ class BlockServer:
 
     Args:
         context: holds the blob store and the registry.
-        send: publishes a block to a device; tells when it has left.
+        ways: how they leave.
     """
 
-    def __init__(self, context: Context, send: SendBlock) -> None:
+    def __init__(self, context: Context, ways: Ways) -> None:
         self._context = context
-        self._send = send
+        self._ways = ways
+        self._broadcasts = Broadcasts()
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # those with requests, next first
         self._resting: dict[str, _Line] = {}  # those without, while their credit is not full again
         self._changed = threading.Condition()
@@ -91,7 +109,9 @@ class BlockServer:
         blocks = self.open(topic, wanted)
         if isinstance(blocks, Refusal):
             return blocks
-        if self._queue(topic, blocks):
+        if wanted.listening:
+            return self._hear(topic, wanted)
+        if self._queue(topic, wanted.digest, blocks):
             return None
         return Refusal(
             id=wanted.id, code="blob.busy", text="too many requests wait; ask again", retryable=True
@@ -99,7 +119,7 @@ class BlockServer:
 
     def open(self, topic: UpTopic, wanted: BlocksWanted) -> Iterator[Block] | Refusal:
         """The blocks that a request asks for, or why the device does not get them."""
-        if not self._assigned(topic.device, wanted.digest):
+        if not assigned(self._context, topic.device, wanted.digest):
             text = f"expected a blob of the assignment of {topic.device!r}, found {wanted.digest!r}"
             return Refusal(id=wanted.id, code="blob.not_assigned", text=text)
         try:
@@ -111,8 +131,20 @@ class BlockServer:
             return Refusal(id=wanted.id, code=error.code, text=str(error), retryable=True)
         return serve.blocks_for(wanted, _reader(self._context.blobs, wanted.digest))
 
-    def _queue(self, topic: UpTopic, blocks: Iterator[Block]) -> bool:
+    def _hear(self, topic: UpTopic, wanted: BlocksWanted) -> Refusal | None:
+        read = _reader(self._context.blobs, wanted.digest)
+        size = self._context.blobs.size(wanted.digest)
+        count = -(-size // max(1, wanted.block_size_bytes))
         with self._changed:
+            now = time.monotonic()
+            refusal = self._broadcasts.hear(topic, wanted, read, count, now)
+            self._changed.notify_all()
+            return refusal
+
+    def _queue(self, topic: UpTopic, digest: str, blocks: Iterator[Block]) -> bool:
+        with self._changed:
+            if self._broadcasts:
+                self._broadcasts.pulls(topic, digest, time.monotonic())
             line = self._lines.get(topic.device) or self._resting.pop(topic.device, None)
             if line is None:
                 line = _Line(topic, seen=time.monotonic())
@@ -123,29 +155,57 @@ class BlockServer:
             self._changed.notify_all()
             return True
 
-    def _assigned(self, device: str, digest: str) -> bool:
-        with self._context.read() as session:
-            assigned = Trust(session).assigned_digests(device)
-            if digest in assigned:
-                return True
-            owner = Models(session).artifact_of_blocks(digest)
-            return owner is not None and owner.sha256 in assigned
-
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._lines or self._closing, _IDLE_S)
+                self._changed.wait_for(self._busy, _IDLE_S)
                 if self._closing:
                     return
-                line = self._next_line(time.monotonic())
-            if line is None or not self._has_room():
+            if not self._has_room():
                 time.sleep(_WAIT_S)
                 continue
+            served = self._serve_broadcasts()
+            with self._changed:
+                line = self._next_line(time.monotonic())
+            if line is not None:
+                self._serve_line(line)
+            elif not served:
+                self._rest()
+
+    def _busy(self) -> bool:
+        return bool(self._lines or self._broadcasts or self._closing)
+
+    def _rest(self) -> None:
+        """Wait for a request, or for time to pass."""
+        with self._changed:
+            self._changed.wait(_WAIT_S if self._lines else _BROADCAST_WAIT_S)
+
+    def _serve_broadcasts(self) -> bool:
+        with self._changed:
+            if not self._broadcasts:
+                return False
             try:
-                self._serve_one(line)
+                due = self._broadcasts.next(time.monotonic())
             except Exception:
-                log.exception("blocks for %s failed", line.topic.device)
-                self._finish_request(line)
+                log.exception("a broadcast failed; its listeners will pull")
+                self._broadcasts = Broadcasts()
+                return False
+        for each in due:
+            if isinstance(each, ToOne):
+                self._ways.refuse(each.topic, each.refusal)
+                continue
+            payload = codec.to_msgpack(each.block)
+            self._left(self._ways.to_all(each.tenant, each.block.digest, payload), payload)
+            metrics.BROADCAST_BLOCKS.inc()
+            metrics.BROADCAST_BYTES.inc(len(payload))
+        return bool(due)
+
+    def _serve_line(self, line: _Line) -> None:
+        try:
+            self._serve_one(line)
+        except Exception:
+            log.exception("blocks for %s failed", line.topic.device)
+            self._finish_request(line)
 
     def _next_line(self, now: float) -> _Line | None:
         for device in list(self._lines):
@@ -167,12 +227,14 @@ class BlockServer:
             self._finish_request(line)
             return
         payload = codec.to_msgpack(block)
-        sent = self._send(line.topic, payload)
+        self._left(self._ways.block(line.topic, payload), payload)
         line.credit_bytes -= len(payload)
-        self._unsent.append((sent, len(payload)))
-        self._unsent_bytes += len(payload)
         metrics.BLOCKS.inc()
         metrics.BLOCK_BYTES.inc(len(payload))
+
+    def _left(self, sent: Sent, payload: bytes) -> None:
+        self._unsent.append((sent, len(payload)))
+        self._unsent_bytes += len(payload)
 
     def _finish_request(self, line: _Line) -> None:
         device = line.topic.device
@@ -186,6 +248,16 @@ class BlockServer:
             full = [name for name, each in self._resting.items() if now - each.seen > _BURST_S]
             for name in full:
                 del self._resting[name]
+
+
+def assigned(context: Context, device: str, digest: str) -> bool:
+    """Whether a device may have a blob: an artifact of its assignment, or the block list of one."""
+    with context.read() as session:
+        digests = Trust(session).assigned_digests(device)
+        if digest in digests:
+            return True
+        owner = Models(session).artifact_of_blocks(digest)
+        return owner is not None and owner.sha256 in digests
 
 
 def _reader(blobs: BlobStore, digest: str) -> serve.Read:

@@ -5,6 +5,7 @@ Rules:
   the fingerprint that its operator gave it, and only then sends its code, over verified TLS.
 - ``POST /enrol`` takes ``{code, csr_pem, hardware_class}``; the answer holds all that a device needs to
   trust this cloud and to connect. Binary values are base64.
+- ``GET /blobs/...`` is for devices that have enrolled; see `cloud.gateway.blob_routes`.
 - Requests are small, and limited per address; every refusal has the same form as the REST API's.
 """
 
@@ -29,6 +30,7 @@ from cloud.auth.ca import Authority
 from cloud.auth.pki import Pki
 from cloud.context import Context
 from cloud.errors import EnrolmentError, InputError, TooManyRequestsError
+from cloud.gateway.blob_routes import BlobRoutes, PeerProtocol
 from cloud.gateway.ratelimit import RateLimit
 from cloud.services import enrolment, trust
 from fleet.errors import OutriderError
@@ -91,6 +93,7 @@ class EnrolServer:
             routes=[
                 Route("/ca.pem", self._ca, methods=["GET"]),
                 Route("/enrol", self._enrol, methods=["POST"]),
+                *BlobRoutes(self._context).routes(),
             ]
         )
 
@@ -101,13 +104,17 @@ class EnrolServer:
             InputError: the port is taken.
         """
         settings = self._context.settings
-        pair = Pki(settings.path("ca")).server
+        pki = Pki(settings.path("ca"))
+        pair = pki.server
         listener = _listen(settings.host, settings.enrol_port)
         config = uvicorn.Config(
             self.app(),
             ssl_certfile=pair.certificate,
             ssl_keyfile=str(pair.key),
             ssl_version=ssl.PROTOCOL_TLS_SERVER,
+            ssl_ca_certs=str(pki.authority.certificate),
+            ssl_cert_reqs=ssl.CERT_OPTIONAL,  # devices show theirs for blobs
+            http=PeerProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,

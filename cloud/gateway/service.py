@@ -16,13 +16,15 @@ import threading
 from cloud.auth.pki import Pki
 from cloud.context import Context
 from cloud.gateway import metrics
-from cloud.gateway.blocks import BlockServer
+from cloud.gateway.blocks import BlockServer, Ways
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Inbox, Incoming
 from cloud.gateway.link import Address, Link, Sent
 from cloud.gateway.pushes import Pushes
+from cloud.services import trust
 from fleet.errors import WireError
-from fleet.wire import topics
+from fleet.wire import codec, topics
+from fleet.wire.messages import Refusal
 from fleet.wire.topics import Down, UpTopic
 
 _ACK_DEVICES = 32
@@ -36,7 +38,9 @@ class Gateway:
     def __init__(self, context: Context, link: Link) -> None:
         self._link = link
         self._inbox = Inbox()
-        self._blocks = BlockServer(context, self._send_block)
+        self._context = context
+        ways = Ways(block=self._send_block, to_all=self._send_to_all, refuse=self._refuse)
+        self._blocks = BlockServer(context, ways)
         self._handler = Handler(context, self._send, self._blocks)
         self._pushes = Pushes(context, self._send, lambda: link.connected)
         self._closing = threading.Event()
@@ -98,6 +102,14 @@ class Gateway:
 
     def _send_block(self, topic: UpTopic, payload: bytes) -> Sent:
         return self._link.publish(topics.down(topic.tenant, topic.device, Down.BLOB), payload)
+
+    def _send_to_all(self, tenant: str, digest: str, payload: bytes) -> Sent:
+        return self._link.publish(topics.broadcast(tenant, digest), payload)
+
+    def _refuse(self, topic: UpTopic, refusal: Refusal) -> None:
+        payload = codec.to_json(refusal)
+        sealed = trust.sealed(self._context, topic.device, Down.RES, payload)
+        self._send(topic, Down.RES, sealed)
 
 
 async def start(context: Context) -> Gateway:

@@ -21,9 +21,10 @@ from sqlmodel import Session
 
 from cloud.audit import log
 from cloud.context import Context, Unit
+from cloud.services import terms
 from cloud.settings import Settings
 from fleet.registry.repositories import Audit, Devices, Models, Trust
-from fleet.registry.tables import Artifact, Assignment, Device
+from fleet.registry.tables import Artifact, Assignment, DesiredModel, Device
 from fleet.wire import codec, envelope
 from fleet.wire.messages import Desired
 from fleet.wire.topics import Down
@@ -32,6 +33,7 @@ from ota.metadata.director import ASSIGNMENT_DAYS, Assigned, Director
 from ota.metadata.image import TIMESTAMP_DAYS, ImageRepository
 from ota.metadata.release import ReleaseFile, parse_path, target_path
 from ota.signing import keys
+from ota.transfer.terms import Terms
 
 IMAGE, DIRECTOR = "image", "director"
 MESSAGE_LIFETIME_S = 24 * 3600.0
@@ -153,7 +155,7 @@ def assign(
     newest = trust.newest_assignment(device)
     counter = max(newest.counter if newest else 0, row.assignment_counter) + 1
     targets = [
-        _assigned(unit.session, release=want.release, artifact=want.artifact) for want in desired
+        _assigned(unit.session, want, terms.of(unit.session, settings, want)) for want in desired
     ]
     document = director_for_change(unit.session, settings).assign(
         device, row.tenant, counter, targets, unit.now
@@ -300,14 +302,16 @@ def _desired(session: Session, context: Context, device: Device, *, nonce: str) 
     )
 
 
-def _assigned(session: Session, *, release: str, artifact: str) -> Assigned:
-    found = Models(session).variant_of(release, artifact)
+def _assigned(session: Session, want: DesiredModel, transfer: Terms) -> Assigned:
+    found = Models(session).variant_of(want.release, want.artifact)
     if found is None:
         raise AssertionError(
-            f"{release} has no variant {artifact}: the registry contradicts itself"
+            f"{want.release} has no variant {want.artifact}: the registry contradicts itself"
         )
     variant, row = found
-    return Assigned(path=variant.path, sha256=row.sha256, length_bytes=row.size_bytes)
+    return Assigned(
+        path=variant.path, sha256=row.sha256, length_bytes=row.size_bytes, transfer=transfer
+    )
 
 
 def _assignment_is_stale(session: Session, device: Device, *, now: float) -> bool:

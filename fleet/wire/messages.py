@@ -153,10 +153,12 @@ class BlocksWanted(Message, frozen=True, tag_field="op", tag="blocks"):
 
     Attributes:
         digest: sha256 of the blob, lower-case hex.
-        block_size_bytes: 0 when `digest` is a block list, which travels as one block.
+        block_size_bytes: by which the bitmap counts; 0 asks for a whole block list as one block.
         first: index of the block that the first bit of `bitmap` stands for.
         bitmap: a set bit (least significant first) asks for that block.
         limit: send at most this many of them.
+        listening: the device hears the blob's broadcast: these blocks may come there, all of them.
+        mark: number of the newest mark that it heard there; 0: none yet.
     """
 
     id: str
@@ -165,6 +167,8 @@ class BlocksWanted(Message, frozen=True, tag_field="op", tag="blocks"):
     first: int
     bitmap: bytes
     limit: int
+    listening: bool = False
+    mark: int = 0
 
 
 class MetadataWanted(Message, frozen=True, tag_field="op", tag="metadata"):
@@ -243,11 +247,17 @@ class Refusal(Message, frozen=True):
 
 
 class Block(Message, frozen=True):
-    """One block of a blob; proved by the signed block list, so it is not signed itself."""
+    """One block of a blob; proved by the signed block list, so it is not signed itself.
+
+    Attributes:
+        index: below 0 in a broadcast: a mark, number ``-index``; whoever listens says what it still misses.
+        unit: bytes of the blocks by which `index` counts; 0: those of the blob's block list.
+    """
 
     digest: str
     index: int
     data: bytes
+    unit: int = 0
 
 
 class Ack(Message, frozen=True):

@@ -28,6 +28,7 @@ from ota.metadata.release import (
     AssignmentCustom,
     parse_path,
 )
+from ota.transfer.terms import Terms
 
 ASSIGNMENT_DAYS: Final = 7
 _DAY_S: Final = 86_400
@@ -56,12 +57,14 @@ class Assigned:
 
     Attributes:
         activate_before: Unix time after which it must no longer be activated; 0 means never.
+        transfer: on what terms the device fetches it.
     """
 
     path: str
     sha256: str
     length_bytes: int
     activate_before: float = 0.0
+    transfer: Terms = field(default_factory=Terms)
 
 
 class Director:
@@ -157,7 +160,7 @@ class Director:
 
 
 def _target_file(target: Assigned) -> TargetFile:
-    custom = AssignmentCustom(activate_before=int(target.activate_before))
+    custom = AssignmentCustom(activate_before=int(target.activate_before), transfer=target.transfer)
     return TargetFile(
         length=target.length_bytes,
         hashes={"sha256": target.sha256},

@@ -18,6 +18,7 @@ from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, TargetFile
 
 from fleet.artifact.package import SUFFIX
 from ota.errors import MetadataError, ReleaseError
+from ota.transfer.terms import Terms
 
 ASSIGNMENT_FIELD: Final = "x-outrider"
 """The field of the director's targets metadata that binds it to a device."""
@@ -78,9 +79,11 @@ class AssignmentCustom(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         activate_before: Unix time after which it must no longer be activated; 0 means never.
+        transfer: on what terms it is fetched.
     """
 
     activate_before: Natural = 0
+    transfer: Terms = Terms()
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,11 +9,13 @@ from math import ceil
 
 import msgspec
 
-from ota.errors import RolloutError
+from ota.errors import RolloutError, TransferError
 from ota.rollout.tables import DeviceStatus, RolloutStatus, WaveStatus
+from ota.transfer.terms import check_spans
 
 SMALL_FLEET = 20
 FAILURES_SHARE = 0.05
+MIN_LIMIT_BYTES_S = 1_024
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,9 @@ class RolloutSpec(Struct, frozen=True):
         offline_grace_s: a device that has been offline for less still holds its wave.
         approval: another person must approve before it starts.
         start_at: Unix time before which it does not start; 0: at once.
+        limit_bytes_s: a device fetches at most so much per second; 0: as its link allows.
+        quiet: times of day, by the device's own time zone, at which it fetches nothing, ``HH:MM-HH:MM``.
+        broadcast: devices of a wave may share one broadcast of an artifact.
     """
 
     waves: list[float] = msgspec.field(default_factory=lambda: [10.0, 50.0, 100.0])
@@ -41,6 +46,9 @@ class RolloutSpec(Struct, frozen=True):
     offline_grace_s: float = 30.0
     approval: bool = False
     start_at: float = 0.0
+    limit_bytes_s: int = 0
+    quiet: list[str] = []
+    broadcast: bool = True
 
 
 class DeviceState(Struct, frozen=True):
@@ -257,7 +265,17 @@ def _check(spec: RolloutSpec, devices_n: int) -> None:
         "soak_s": spec.soak_s,
         "wave_timeout_s": spec.wave_timeout_s,
         "offline_grace_s": spec.offline_grace_s,
+        "limit_bytes_s": spec.limit_bytes_s,
     }
     for name, value in numbers.items():
         if not 0 <= value < float("inf"):
             raise RolloutError(f"expected {name} to be a number not below 0, found {value}")
+    if spec.limit_bytes_s and spec.limit_bytes_s < MIN_LIMIT_BYTES_S:
+        raise RolloutError(
+            f"expected a limit of {MIN_LIMIT_BYTES_S} bytes/s or more, or 0 for none, found "
+            f"{spec.limit_bytes_s}; raise it"
+        )
+    try:
+        check_spans(spec.quiet)
+    except TransferError as error:
+        raise RolloutError(str(error)) from None

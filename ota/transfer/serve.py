@@ -11,7 +11,7 @@ from ota.errors import TransferError
 from ota.transfer import bitmap
 from ota.transfer.blocks import MAX_BLOCK_BYTES, MAX_LIST_BYTES, MIN_BLOCK_BYTES
 
-MAX_BLOCKS_PER_REQUEST: Final = 256
+MAX_BLOCKS_PER_REQUEST: Final = 512
 """However many a device asks for, no more are sent for one request."""
 
 Read = Callable[[int, int], bytes]
@@ -37,7 +37,7 @@ def blocks_for(wanted: BlocksWanted, read: Read) -> Iterator[Block]:
         data = read(index * wanted.block_size_bytes, wanted.block_size_bytes)
         if not data:
             return
-        yield Block(digest=wanted.digest, index=index, data=data)
+        yield Block(digest=wanted.digest, index=index, data=data, unit=wanted.block_size_bytes)
 
 
 def check(wanted: BlocksWanted) -> None:
@@ -51,6 +51,8 @@ def check(wanted: BlocksWanted) -> None:
         raise TransferError(
             f"expected a block size of 0 or {MIN_BLOCK_BYTES} to {MAX_BLOCK_BYTES} bytes, found {size}"
         )
+    if wanted.listening and not size:
+        raise TransferError("expected a broadcast in blocks, found a request for a whole list")
     if wanted.first < 0 or wanted.limit < 0:
         raise TransferError(
             f"expected first and limit not below 0, found {wanted.first} and {wanted.limit}"

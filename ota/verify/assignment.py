@@ -15,6 +15,7 @@ from fleet.wire.envelope import PublicKey, key_id
 from ota.errors import MetadataError, MismatchError, RollbackRefusedError, WrongDeviceError
 from ota.metadata import release as releases
 from ota.metadata.release import ASSIGNMENT_FIELD, MESSAGES_ROLE
+from ota.transfer.terms import Terms
 from ota.verify.client import Found
 
 _DIRECTOR = "director/targets.json"
@@ -32,6 +33,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         activate_before: Unix time after which it must no longer be activated; 0 means never.
         candidate: it is to be tried and reported on, and never activated.
         attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
+        terms: how it is fetched.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     activate_before: float
     candidate: bool = False
     attested_by: list[str] = []
+    terms: Terms = Terms()
 
 
 def bound(targets: Targets, *, device: str, tenant: str) -> releases.Assignment:
@@ -197,6 +200,7 @@ def _agreed(path: str, assigned: TargetFile, find: Find, *, device: str) -> Targ
         activate_before=float(order.activate_before),
         candidate=bool(custom.candidate_for),
         attested_by=custom.attested_by,
+        terms=order.transfer,
     )
 
 

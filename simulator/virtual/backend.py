@@ -18,6 +18,7 @@ from cloud.blobs import LocalBlobs
 from cloud.bus import Bus, Note
 from cloud.context import Context
 from cloud.gateway.blocks import BlockServer
+from cloud.gateway.broadcasts import OVER
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Incoming
 from cloud.gateway.pushes import Pushes
@@ -52,6 +53,8 @@ class _Blocks(BlockServer):
     def ask(self, topic: UpTopic, wanted: BlocksWanted) -> Refusal | None:
         """Send what is asked for, block by block."""
         blocks = self.open(topic, wanted)
+        if wanted.listening and not isinstance(blocks, Refusal):
+            return Refusal(id=wanted.id, code=OVER, text="nobody broadcasts here", retryable=True)
         if isinstance(blocks, Refusal):
             return blocks
         delay_s = 0.0

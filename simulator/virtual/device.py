@@ -312,6 +312,8 @@ class Device:
             cmd.SaveDevice: lambda c: store.save_device(c.record),
             cmd.WriteBlock: lambda c: store.write_block(c.sha256, c.offset, c.data),
             cmd.SaveBitmap: lambda c: store.save_bitmap(c.sha256, Kept(c.block_list, c.bitmap)),
+            cmd.GetBlocks: lambda _: None,  # devices here have no HTTPS
+            cmd.Listen: lambda _: None,  # and hear no broadcasts
             cmd.Discard: lambda c: store.discard(c.keep),
             cmd.Append: self._append,
             cmd.Forget: self._forget,

@@ -21,6 +21,7 @@ from fleet.telemetry import histogram
 from fleet.telemetry.window import LATENCY_EDGES_MS
 from fleet.wire import envelope
 from fleet.wire.messages import RuntimeInfo
+from ota.transfer.serve import blocks_for
 from ota.verify.trust import TrustStore
 
 
@@ -51,6 +52,8 @@ class Device:
         traffic: whether applications ask the models.
         lose: of each n-th message down, one is lost; 0 for none.
         upgraded: whether the engines of before no longer fit.
+        https: whether the cloud answers over HTTPS.
+        listens: the blobs whose broadcast it hears.
         build_fails: code with which each build fails; empty for what its release does.
     """
 
@@ -69,7 +72,10 @@ class Device:
         self.power: int | None = None
         self.lose = 0
         self.upgraded = False
+        self.https = True
+        self.listens: set[str] = set()
         self.build_fails = ""
+        self.utc_offset_s = 0.0
         self.boots = 0
         self.carried = 0
         self.log: list[cmd.Command] = []
@@ -94,6 +100,7 @@ class Device:
             envelope.signer(KEY),
             boot_epoch=f"e{self.boots}",
             ids=lambda: next(ids),
+            utc_offset_s=lambda _: self.utc_offset_s,
         )
         self.online = False
         self._heap.clear()
@@ -253,6 +260,18 @@ class Device:
     def _on_loadrows(self, c: cmd.LoadRows) -> None:
         rows = [row for row in self.disk.rows if row.position > c.after][: c.limit]
         self._post(ev.RowsLoaded(after=c.after, rows=rows, waiting=len(self.disk.rows)))
+
+    def _on_getblocks(self, c: cmd.GetBlocks) -> None:
+        if not self.https:
+            failed = ev.BlocksFailed(model=c.model, request=c.wanted.id, detail="no route")
+            self._post(failed, 0.5)
+            return
+        blob = self.cloud.blobs[c.wanted.digest]
+        for block in blocks_for(c.wanted, lambda start, length: blob[start : start + length]):
+            self._post(ev.BlockGot(model=c.model, block=block))
+
+    def _on_listen(self, c: cmd.Listen) -> None:
+        self.listens = self.listens - {c.sha256} | ({c.sha256} if c.on else set())
 
     def _on_discard(self, c: cmd.Discard) -> None:
         for digest in set(self.disk.parts) - set(c.keep):

@@ -33,6 +33,7 @@ from ota.metadata.image import ImageRepository, ImageSigners
 from ota.metadata.release import ReleaseFile
 from ota.transfer.blocks import block_list
 from ota.transfer.serve import blocks_for
+from ota.transfer.terms import Terms
 from ota.verify import trust
 from ota.verify.trust import TrustStore
 
@@ -82,6 +83,8 @@ class Cloud:
         self.births: list[Birth] = []
         self.requests: list[Any] = []
         self.acks = True
+        self.mute = False
+        self.asked: list[BlocksWanted] = []
         self.seen: set[tuple[str, int]] = set()
 
     def use_message_key(self, name: str) -> None:
@@ -128,7 +131,7 @@ class Cloud:
         self.blobs[digest] = data
         return digest
 
-    def assign(self, *paths: str, activate_before: int = 0) -> None:
+    def assign(self, *paths: str, activate_before: int = 0, **terms: Any) -> None:
         """Sign the device's next assignment."""
         self.counter += 1
         assigned = []
@@ -141,6 +144,7 @@ class Cloud:
                     sha256=target.hashes["sha256"],
                     length_bytes=target.length,
                     activate_before=activate_before,
+                    transfer=Terms(**terms),
                 )
             )
         self.assignment = self.director.assign(DEVICE, TENANT, self.counter, assigned, self.now)
@@ -180,6 +184,9 @@ class Cloud:
             if not isinstance(wanted, BlocksWanted):
                 self.requests.append(wanted)
                 return
+            if self.mute:
+                return
+            self.asked.append(wanted)
             blob = self.blobs[wanted.digest]
             for block in blocks_for(wanted, lambda start, length: blob[start : start + length]):
                 yield "blob", codec.to_msgpack(block)

@@ -39,6 +39,9 @@ class Plan(BaseModel):
     soak_s: float = Field(default=300.0, ge=0)
     wave_timeout_s: float = Field(default=3600.0, gt=0)
     offline_grace_s: float = Field(default=30.0, ge=0)
+    limit_bytes_s: int = Field(default=0, ge=0, le=1 << 40)
+    quiet: list[str] = Field(default=[], max_length=8)
+    broadcast: bool = True
 
     def spec(self) -> RolloutSpec:
         """As the machine takes it."""
@@ -48,6 +51,9 @@ class Plan(BaseModel):
             soak_s=self.soak_s,
             wave_timeout_s=self.wave_timeout_s,
             offline_grace_s=self.offline_grace_s,
+            limit_bytes_s=self.limit_bytes_s,
+            quiet=self.quiet,
+            broadcast=self.broadcast,
         )
 
     def query(self) -> Cohort:

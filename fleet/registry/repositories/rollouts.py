@@ -22,9 +22,13 @@ class Rollouts:
         self._session.add(row)
         self._session.flush()
 
+    def find(self, rollout: str) -> Rollout | None:
+        """One rollout, or None."""
+        return self._session.get(Rollout, rollout)
+
     def get(self, rollout: str) -> Rollout:
         """One rollout. Raises NotFoundError."""
-        found = self._session.get(Rollout, rollout)
+        found = self.find(rollout)
         if found is None:
             raise NotFoundError(
                 f"expected the id of a rollout, found {rollout!r}; see `outrider rollout list`"

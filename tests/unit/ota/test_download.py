@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-import hashlib
 import random
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import transfers
 
 from fleet.wire.messages import Block, BlocksWanted, Refusal
 from ota.errors import TransferError
 from ota.transfer.blocks import block_list, parse_block_list
 from ota.transfer.download import Download
-from ota.transfer.serve import blocks_for
+from ota.transfer.serve import MAX_BLOCKS_PER_REQUEST, blocks_for
+from ota.transfer.terms import Terms
 from ota.verify.trust import Target
 
 pytestmark = pytest.mark.agent
@@ -20,38 +21,17 @@ pytestmark = pytest.mark.agent
 SIZE = 1_024
 
 
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def target_of(
+    blob: bytes, listed: bytes | None = None, *, size: int = SIZE, terms: Terms | None = None
+) -> Target:
+    return transfers.target_of(blob, listed, size=size, terms=terms)
 
 
-def target_of(blob: bytes, listed: bytes | None = None) -> Target:
-    listed = block_list(blob, SIZE) if listed is None else listed
-    return Target(
-        model="m",
-        release="1",
-        path="m/1/t.outrider",
-        sha256=sha(blob),
-        length_bytes=len(blob),
-        blocks_sha256=sha(listed),
-        blocks_length_bytes=len(listed),
-        block_size_bytes=SIZE,
-        runtime="litert",
-        hardware_classes=["cpu-arm64"],
-        security_floor="",
-        activate_before=0.0,
-    )
+class Cloud(transfers.Served):
+    """Serves a blob in small blocks."""
 
-
-class Cloud:
-    """Serves a blob and its block list by their digests."""
-
-    def __init__(self, blob: bytes) -> None:
-        listed = block_list(blob, SIZE)
-        self.blobs = {sha(blob): blob, sha(listed): listed}
-
-    def answer(self, wanted: BlocksWanted) -> list[Block]:
-        blob = self.blobs[wanted.digest]
-        return list(blocks_for(wanted, lambda offset, length: blob[offset : offset + length]))
+    def __init__(self, blob: bytes, size: int = SIZE) -> None:
+        super().__init__(blob, size)
 
 
 def requests(download: Download, now: float) -> list[BlocksWanted]:
@@ -137,7 +117,7 @@ def test_a_restart_asks_only_for_what_is_missing():
     cloud, disk = Cloud(blob), bytearray(20 * SIZE)
     first = Download(target_of(blob))
     (wanted,) = requests(first, 0.0)
-    assert wanted.block_size_bytes == 0
+    assert wanted.digest == target_of(blob).blocks_sha256
     first.on_block(cloud.answer(wanted)[0], 0.1)
     for block in cloud.answer(requests(first, 0.1)[0]):
         for write in first.on_block(block, 0.2):
@@ -154,19 +134,55 @@ def test_a_restart_asks_only_for_what_is_missing():
     assert bytes(disk) == blob
 
 
-def test_at_most_a_second_of_the_measured_rate_is_in_flight():
-    blob = bytes(3_000 * SIZE)
-    cloud, download, now, rate = Cloud(blob), Download(target_of(blob)), 0.0, 20 * SIZE
-    download.on_block(cloud.answer(requests(download, now)[0])[0], now)
+@pytest.mark.parametrize(
+    ("size", "rate"),
+    [(64 << 10, 32_000), (256 << 10, 32_000), (16 << 10, 32_000), (64 << 10, 4_000_000)],
+)
+def test_at_most_a_second_of_the_measured_rate_is_in_flight(size: int, rate: int):
+    blob = bytes(64 << 20)
+    cloud, download = Cloud(blob, size), Download(target_of(blob, size=size))
     link: list[Block] = []
-    most = 0
-    for step in range(600):
+    most, now = 0, 0.0
+    for _ in range(400):
         link += [b for wanted in requests(download, now) for b in cloud.answer(wanted)]
-        if step > 100:
-            most = max(most, len(link) * SIZE)
-        now += SIZE / rate
-        download.on_block(link.pop(0), now)
-    assert 5 * SIZE <= most <= 1.5 * rate
+        most = max(most, sum(len(block.data) for block in link))
+        block = link.pop(0)
+        now += len(block.data) / rate
+        download.on_block(block, now)
+    assert 0.4 * rate <= most <= max(1.05 * rate, 32 << 10)
+
+
+def test_a_thin_link_gets_pieces_of_blocks_and_a_wide_one_gets_blocks():
+    blob = random.Random(5).randbytes(4 << 20)
+    for rate, unit in ((32_000, 16 << 10), (5_000_000, 64 << 10)):
+        cloud, download = Cloud(blob, 64 << 10), Download(target_of(blob, size=64 << 10))
+        disk, now = bytearray(len(blob)), 0.0
+        link: list[Block] = []
+        while not download.complete:
+            link += [b for wanted in requests(download, now) for b in cloud.answer(wanted)]
+            block = link.pop(0)
+            now += len(block.data) / rate
+            for write in download.on_block(block, now):
+                disk[write.offset : write.offset + len(write.data)] = write.data
+        assert block.unit == unit
+        assert bytes(disk) == blob
+
+
+@pytest.mark.parametrize("limit", [10_000, 100_000, 3_000_000])
+def test_no_more_is_asked_for_than_the_assignment_allows(limit: int):
+    blob = random.Random(6).randbytes(2 << 20)
+    cloud = Cloud(blob, 64 << 10)
+    download = Download(target_of(blob, size=64 << 10, terms=Terms(limit_bytes_s=limit)))
+    disk, now = bytearray(len(blob)), 0.0
+    while not download.complete:
+        for wanted in requests(download, now):
+            for block in cloud.answer(wanted):
+                now += len(block.data) / 50_000_000
+                for write in download.on_block(block, now):
+                    disk[write.offset : write.offset + len(write.data)] = write.data
+        now = max(now, download.deadline() or now)
+    assert bytes(disk) == blob
+    assert 0.8 * len(blob) / limit <= now + 1.0 <= 1.3 * len(blob) / limit + 1.5
 
 
 def test_silence_is_asked_again_less_and_less_often():
@@ -253,8 +269,8 @@ def test_a_request_reads_no_more_than_it_may():
         return bytes(length)
 
     everything = wanted_of(bitmap=b"\xff" * 100_000, limit=1 << 40)
-    assert len(list(blocks_for(everything, reader))) == 256
-    assert len(read) == 256
+    assert len(list(blocks_for(everything, reader))) == MAX_BLOCKS_PER_REQUEST
+    assert len(read) == MAX_BLOCKS_PER_REQUEST
     with pytest.raises(TransferError, match="ask for it in blocks"):
         list(blocks_for(wanted_of(block_size_bytes=0), reader))
 
