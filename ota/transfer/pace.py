@@ -2,8 +2,7 @@
 
 Rules:
 - At most about a second of the measured rate is in flight, so that control messages get through.
-- The window starts small, doubles while answers come well within the second, and halves when none come
-  in time.
+- The window starts small, grows up to fourfold with each answer, and halves when none come in time.
 - A wait that was in vain doubles the next one, up to a minute.
 - An allowance bounds what is asked for over time, where the assignment sets a limit.
 """
@@ -19,7 +18,9 @@ MAX_WAIT_S: Final = 60.0
 MIN_WINDOW_BYTES: Final = 16 << 10
 FIRST_WINDOW_BYTES: Final = 32 << 10
 MAX_WINDOW_BYTES: Final = 8 << 20
-_SMOOTHING: Final = 0.3
+GROWTH: Final = 4
+_RISING: Final = 0.5
+_FALLING: Final = 0.3
 
 
 class Pace:
@@ -50,10 +51,10 @@ class Pace:
         """
         rate = size_bytes / max(elapsed_s, 1e-3)
         old = self.rate_bytes_s or rate
-        self.rate_bytes_s = old + _SMOOTHING * (rate - old)
+        self.rate_bytes_s = old + (_RISING if rate > old else _FALLING) * (rate - old)
         fits = int(self.rate_bytes_s * IN_FLIGHT_S)
         self.window_bytes = max(
-            MIN_WINDOW_BYTES, min(fits, self.window_bytes * 2, MAX_WINDOW_BYTES)
+            MIN_WINDOW_BYTES, min(fits, self.window_bytes * GROWTH, MAX_WINDOW_BYTES)
         )
         patience = max(4 * first_s, 4 * MIN_WINDOW_BYTES / self.rate_bytes_s, MIN_WAIT_S)
         self.wait_s = min(patience, MAX_WAIT_S)
