@@ -192,6 +192,8 @@ class Link:
     def _on_subscribe(
         self, client: Client, _: Any, __: int, codes: list[ReasonCode], ___: Properties | None
     ) -> None:
+        if self._up:
+            return  # of a broadcast; one that is refused stays silent, and is not waited for
         if any(code.is_failure for code in codes):
             self._end("the subscription was refused")
             return

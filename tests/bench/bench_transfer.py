@@ -67,7 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", choices=[[], "push", "wave", "memory"], help="default: all")
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], "push", "wave", "memory"], help="default: all"
+    )
     parser.add_argument("--size", type=int, default=100, help="MiB of the artifact that is pushed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--devices", type=int, default=50)

@@ -66,7 +66,9 @@ def artifact(size_bytes: int, *, seed: int) -> bytes:
         size_bytes=len(payload),
     )
     manifest = msgspec.structs.replace(plain.manifest, payload=described)
-    return package.write(attested(msgspec.structs.replace(plain, manifest=manifest, payload=payload)))
+    return package.write(
+        attested(msgspec.structs.replace(plain, manifest=manifest, payload=payload))
+    )
 
 
 def fetch(device: Agent, data: bytes, number: int) -> dict[str, Any]:

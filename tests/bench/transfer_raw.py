@@ -80,9 +80,7 @@ def receive(arguments: list[str]) -> None:
             times.append(time.monotonic())
             done.set()
 
-    client = mqtt.Client(
-        CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv311
-    )
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv311)
     tls = ssl.create_default_context(cafile=authority)
     tls.load_cert_chain(certificate, key)
     client.tls_set_context(tls)

@@ -1,2 +1,5 @@
 """stub"""
-def run(*a, **k): return {}
+
+
+def run(*a, **k):
+    return {}
