@@ -94,7 +94,7 @@ bench: $(VENV)/.dev $(VENV)/.self ## Measure against peers in the same run; figu
 bench-%: $(VENV)/.dev $(VENV)/.self toolchains ## One benchmark with its own options, e.g. bench-compiler, bench-coverage (ARGS: see its --help).
 	@PYTHONPATH=tests/bench $(BIN)/python tests/bench/bench_$*.py $(ARGS)
 
-fuzz-ota: $(VENV)/.dev $(VENV)/.self ## Feed mutated metadata and assignments to a device's verification (ARGS: --inputs N --seed N, kinds).
+fuzz-ota: $(VENV)/.dev $(VENV)/.self ## Feed mutated metadata, assignments and blocks to a device (ARGS: --inputs N --seed N, kinds).
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_ota.py $(ARGS)
 
 fuzz-compiler: $(VENV)/.dev $(VENV)/.self ## Read 100,000 mutated models, data and descriptions; outcomes go to docs/benchmarks/ (ARGS: e.g. --seed 7).

@@ -35,7 +35,7 @@ class Bitmap:
         self._set = sum(byte.bit_count() for byte in self._bits)
 
     def __contains__(self, index: int) -> bool:
-        return bool(self._bits[index >> 3] >> (index & 7) & 1)
+        return 0 <= index < self.count and bool(self._bits[index >> 3] >> (index & 7) & 1)
 
     def __len__(self) -> int:
         return self._set

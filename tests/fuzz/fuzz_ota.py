@@ -1,6 +1,6 @@
-"""Feed many mutated inputs to a device's verification, and print what became of them.
+"""Feed many mutated inputs to a device's verification and transfer, and print what became of them.
 
-python tests/fuzz/fuzz_ota.py [--inputs 100000] [--seed 0] [metadata] [assignments]
+python tests/fuzz/fuzz_ota.py [--inputs 100000] [--seed 0] [metadata] [assignments] [blocks]
 
 An input that ends in anything else than an acceptance or an error of ours stops the run; its message names
 the seed, and ``--seed SEED --inputs 1 KIND`` repeats it alone.
@@ -12,20 +12,22 @@ import argparse
 import json
 import sys
 
-from support import ota_fuzz
+from support import block_fuzz, ota_fuzz
+
+RUNS = {**dict.fromkeys(ota_fuzz.KINDS, ota_fuzz.run), "blocks": block_fuzz.run}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("kinds", nargs="*", choices=[[], *ota_fuzz.KINDS], help="default: all")
+    parser.add_argument("kinds", nargs="*", choices=[[], *RUNS], help="default: all")
     parser.add_argument("--inputs", type=int, default=100_000, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    for kind in arguments.kinds or ota_fuzz.KINDS:
+    for kind in arguments.kinds or RUNS:
         try:
-            tally = ota_fuzz.run(kind, inputs=arguments.inputs, seed=arguments.seed)
+            tally = RUNS[kind](kind, inputs=arguments.inputs, seed=arguments.seed)
         except ota_fuzz.ForeignError as error:
             print(f"fuzz-ota: {error}", file=sys.stderr)
             return 1

@@ -61,34 +61,52 @@ def run(kind: str, *, inputs: int, seed: int) -> Tally:
         ForeignError: one had another end; the message names the seed of that input alone.
     """
     house, genuine = _genuine()
-    tally = Tally()
+
+    def judge(number: int) -> str:
+        return _judged(house, KINDS[kind](genuine, random.Random(number)))
+
+    return tally(kind, judge, inputs=inputs, seed=seed)
+
+
+def tally(kind: str, judge: Callable[[int], str], *, inputs: int, seed: int) -> Tally:
+    """Have each of so many inputs judged, and count what became of them.
+
+    Args:
+        kind: what to call them.
+        judge: makes the input of a seed and says what became of it.
+        inputs: how many.
+        seed: of the first.
+
+    Raises:
+        ForeignError: one ended in an exception, or did not end; the message names its seed.
+    """
+    found = Tally()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(seed, seed + inputs):
-        files = KINDS[kind](genuine, random.Random(number))
         started = time.perf_counter()
-        tally.outcomes[_judged(house, files, f"{kind}, seed {number}")] += 1
-        tally.slowest_s = max(tally.slowest_s, time.perf_counter() - started)
-        tally.inputs += 1
-    tally.grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1_024
-    return tally
+        try:
+            with _patience():
+                found.outcomes[judge(number)] += 1
+        except BaseException as error:
+            raise ForeignError(f"{kind}, seed {number}: {type(error).__name__}: {error}") from error
+        found.slowest_s = max(found.slowest_s, time.perf_counter() - started)
+        found.inputs += 1
+    found.grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1_024
+    return found
 
 
-def _judged(house: House, files: Files, name: str) -> str:
+def _judged(house: House, files: Files) -> str:
     image, director = files
     try:
-        with _patience():
-            accepted = trust.accept(
-                house.store, image=image, director=director, device="d1", tenant="t1", now=house.now
-            )
-            again = trust.installed(trust.from_bytes(trust.to_bytes(accepted.store)))
+        accepted = trust.accept(
+            house.store, image=image, director=director, device="d1", tenant="t1", now=house.now
+        )
+        again = trust.installed(trust.from_bytes(trust.to_bytes(accepted.store)))
     except VerificationError as error:
         return error.code
-    except BaseException as error:
-        raise ForeignError(f"{name}: {type(error).__name__}: {error}") from error
-    if {target.path for target in accepted.targets} > set(
-        PATHS
-    ) or again.targets != accepted.targets:
-        raise ForeignError(f"{name}: accepted {[target.path for target in accepted.targets]}")
+    paths = {target.path for target in accepted.targets}
+    if paths > set(PATHS) or again.targets != accepted.targets:
+        raise AssertionError(f"accepted {sorted(paths)}")
     return "accepted"
 
 
