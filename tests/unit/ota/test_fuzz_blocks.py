@@ -17,7 +17,9 @@ pytestmark = pytest.mark.agent
 def test_blocks_lists_bitmaps_and_requests_that_were_changed_somewhere():
     """`make fuzz-ota` does the same with far more inputs."""
     tally = block_fuzz.run("blocks", inputs=1_500, seed=1_000_000)
-    assert {"written", "nothing", "resumed", "served", "heard", "ota.transfer"} <= set(tally.outcomes)
+    assert {"written", "nothing", "resumed", "served", "heard", "ota.transfer"} <= set(
+        tally.outcomes
+    )
     assert tally.grown_mib < 256
 
 
