@@ -112,6 +112,7 @@ async def _run(config: Config, store: Store) -> None:
         await builds.end()
         await crew.end()
         sockets.close()
+        store.let_go()
         buffer.close()
         log.line("info", "agent.stopped", "")
 

@@ -140,15 +140,32 @@ def reserve(path: Path, size: int, *, margin: int) -> None:
             os.close(descriptor)
 
 
-def write_at(path: Path, offset: int, data: bytes) -> None:
-    """Write into a file that is there already; durable after `sync`."""
-    with _ours(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            _write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
+class Part:
+    """A file that is there already, written here and there; it stays open. Durable after `sync`.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        DiskError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _ours(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write bytes at an offset. Raises DiskError."""
+        with _ours(self.path):
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._descriptor, view, offset)
+                view, offset = view[written:], offset + written
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self._descriptor)
 
 
 def sync(path: Path) -> None:

@@ -63,6 +63,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.notes: list[tuple[str, str]] = []
+        self._open_part: disk.Part | None = None
         for name in ("identity", "trust", "models", "downloads"):
             disk.make_dir(root / name)
 
@@ -180,6 +181,7 @@ class Store:
         """
         part, bitmap = self._download(sha256, ".part"), self._download(sha256, ".bitmap")
         kept = Kept()
+        self.let_go()
         if disk.size(part) == length_bytes:
             try:
                 found = disk.read_checked(bitmap)
@@ -191,7 +193,17 @@ class Store:
 
     def write_block(self, sha256: str, offset: int, data: bytes) -> None:
         """Write fetched bytes."""
-        disk.write_at(self._download(sha256, ".part"), offset, data)
+        path = self._download(sha256, ".part")
+        if self._open_part is None or self._open_part.path != path:
+            self.let_go()
+            self._open_part = disk.Part(path)
+        self._open_part.write(offset, data)
+
+    def let_go(self) -> None:
+        """Close the file that is being fetched, where one is open."""
+        part, self._open_part = self._open_part, None
+        if part is not None:
+            part.close()
 
     def save_bitmap(self, sha256: str, kept: Kept) -> None:
         """Make the blocks durable, then say which they are."""
@@ -209,6 +221,7 @@ class Store:
             ManifestError: they are, and are no artifact.
         """
         path, sha256 = self.slot_path(command.model, command.slot), command.sha256
+        self.let_go()
         source = self._download(sha256, ".part") if command.fetched else path
         found = disk.sha256_of(source)
         if found != (sha256, command.length_bytes):
@@ -233,6 +246,7 @@ class Store:
 
     def discard(self, keep: list[str]) -> None:
         """Delete what is left of downloads other than these."""
+        self.let_go()
         for name in disk.names(self.root / "downloads"):
             if name.partition(".")[0] not in keep:
                 disk.delete(self.root / "downloads" / name)

@@ -36,6 +36,8 @@ MAX_REQUESTS_PER_DEVICE = 8
 MAX_DEVICES = 10_000
 _BURST_S = 0.25
 _WAIT_S = 0.002
+_AHEAD_BYTES = 1 << 20
+_AHEAD_LINES = 16
 _BROADCAST_WAIT_S = 0.01
 _IDLE_S = 0.5
 log = logging.getLogger(__name__)
@@ -129,10 +131,13 @@ class BlockServer:
             return Refusal(id=wanted.id, code=error.code, text=str(error))
         except BlobMissingError as error:
             return Refusal(id=wanted.id, code=error.code, text=str(error), retryable=True)
-        return serve.blocks_for(wanted, _reader(self._context.blobs, wanted.digest))
+        return serve.blocks_for(wanted, self._reader(wanted.digest))
+
+    def _reader(self, digest: str) -> serve.Read:
+        return _Ahead(self._context.blobs, digest, lambda: len(self._lines) <= _AHEAD_LINES)
 
     def _hear(self, topic: UpTopic, wanted: BlocksWanted) -> Refusal | None:
-        read = _reader(self._context.blobs, wanted.digest)
+        read = self._reader(wanted.digest)
         size = self._context.blobs.size(wanted.digest)
         count = -(-size // max(1, wanted.block_size_bytes))
         with self._changed:
@@ -260,5 +265,28 @@ def assigned(context: Context, device: str, digest: str) -> bool:
         return owner is not None and owner.sha256 in digests
 
 
-def _reader(blobs: BlobStore, digest: str) -> serve.Read:
-    return lambda offset, length: blobs.read(digest, offset, length)
+class _Ahead:
+    """Reads a blob ahead while few devices ask, so that neighbouring blocks cost one read.
+
+    Args:
+        blobs: where it is kept.
+        digest: the blob's.
+        ahead: whether reading ahead is worth its memory now.
+    """
+
+    def __init__(self, blobs: BlobStore, digest: str, ahead: Callable[[], bool]) -> None:
+        self._blobs, self._digest, self._ahead = blobs, digest, ahead
+        self._at, self._held = 0, b""
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        start = offset - self._at
+        if start >= 0 and start + length <= len(self._held):
+            return self._held[start : start + length]
+        if not self._ahead():
+            self._held = b""
+            return self._blobs.read(self._digest, offset, length)
+        self._at, self._held = (
+            offset,
+            self._blobs.read(self._digest, offset, max(length, _AHEAD_BYTES)),
+        )
+        return self._held[:length]

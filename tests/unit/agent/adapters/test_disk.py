@@ -131,7 +131,9 @@ def test_room_is_reserved_or_refused(tmp_path: Path):
     path = tmp_path / "part"
     disk.reserve(path, 100_000, margin=0)
     assert path.stat().st_size == 100_000
-    disk.write_at(path, 99_990, b"0123456789")
+    part = disk.Part(path)
+    part.write(99_990, b"0123456789")
+    part.close()
     assert path.read_bytes()[-10:] == b"0123456789"
     with pytest.raises(DiskFullError, match="make room"):
         disk.reserve(tmp_path / "huge", 1 << 60, margin=0)

@@ -7,6 +7,7 @@ from support.virtual_agent import Device, PowerCutError
 from support.virtual_cloud import BLOCK, NOW, Cloud, content
 
 from agent.core import commands as cmd
+from agent.core import events as ev
 from agent.core.states import State
 
 pytestmark = pytest.mark.agent
@@ -199,4 +200,23 @@ def test_a_broadcast_that_nobody_sends_is_left_for_pulling():
     assert device.listens
     device.run(60)
     assert not device.listens
+    assert device.answering() == "1"
+
+
+def test_without_room_for_all_of_it_not_a_byte_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    def full(device: Device, c: cmd.Prepare) -> None:
+        device._post(
+            ev.PrepareFailed(model=c.model, sha256=c.sha256, code="disk.full", detail="no room")
+        )
+
+    cloud = Cloud()
+    with monkeypatch.context() as patched:
+        patched.setattr(Device, "_on_prepare", full)
+        device = device_of(cloud)
+        device.connect()
+        device.run(30)
+        assert (device.model().state, device.model().error_code) == (State.WAITING, "disk.full")
+        assert cloud.asked == []
+        assert not gets(device)
+    device.run(60)
     assert device.answering() == "1"

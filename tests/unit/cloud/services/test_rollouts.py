@@ -304,3 +304,25 @@ def test_each_assignment_is_noted_on_the_bus_after_its_commit(cloud: Cloud) -> N
     start(cloud, waves=[100.0])
     told = {note.data["device"] for note in cloud.notes if note.topic == "desired"}
     assert told == {"a", "b"}
+
+
+def test_the_terms_of_a_rollout_are_signed_for_its_devices(cloud: Cloud) -> None:
+    cloud.release()
+    devices = fleet_of(cloud, "a", "b", "c")
+    start(cloud, waves=[100.0], limit_bytes_s=32_000, quiet=["08:00-18:00"])
+    for device in devices:
+        device.fetch()
+        assert device.acceptance is not None
+        terms = device.acceptance.targets[0].terms
+        assert (terms.limit_bytes_s, terms.quiet, terms.shared) == (32_000, ["08:00-18:00"], 3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"limit_bytes_s": 5}, {"quiet": ["noon"]}, {"quiet": ["00:00-12:00", "12:00-00:00"]}],
+)
+def test_terms_that_no_device_could_keep_are_refused(cloud: Cloud, changes: dict[str, Any]) -> None:
+    cloud.release()
+    fleet_of(cloud, "a")
+    with pytest.raises(RolloutError):
+        start(cloud, **changes)
