@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from importlib import metadata
 
 import msgspec
@@ -84,12 +85,28 @@ async def _run(config: Config, store: Store) -> None:
         ),
     )
     builds = Builds(engines, store, shell.post)
-    link = Link(_endpoint(config, identity, enrolment), shell.post)
+
+    def trusted_now() -> float:
+        return core.ctx.trusted_at(clock.monotonic())
+
+    link = Link(_endpoint(config, identity, enrolment, trusted_now), shell.post)
     exports = Exports(EngineExporter(engines, store))
     effects = Effects(
-        Parts(store, buffer, crew, builds, link, log, config.state_path, exports), shell.post
+        Parts(
+            store,
+            buffer,
+            crew,
+            builds,
+            link,
+            log,
+            config.state_path,
+            exports,
+            identity,
+            trusted_now,
+        ),
+        shell.post,
     )
-    booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
+    booted = await asyncio.to_thread(_boot, store, identity, buffer)
     booted = await _with_engines(booted, store, engines)
     control = Server(config.state_path, core.status)
     log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})
@@ -111,9 +128,9 @@ async def _run(config: Config, store: Store) -> None:
         log.line("info", "agent.stopped", "")
 
 
-def _boot(store: Store, enrolment: Enrolment, buffer: Buffer) -> Booted:
+def _boot(store: Store, identity: Identity, buffer: Buffer) -> Booted:
     """Read the disk; hash every slot."""
-    trust, enrolled = store.load_trust(enrolment)
+    trust, enrolled = store.load_trust(identity.load())
     device, models = store.load_device(), store.load_models()
     slots = store.hash_slots()
     notes = list(store.notes)
@@ -127,6 +144,7 @@ def _boot(store: Store, enrolment: Enrolment, buffer: Buffer) -> Booted:
         models=models,
         slots=slots,
         runtimes=registry.available(),
+        certificate=identity.certificate(),
         notes=notes,
     )
 
@@ -182,15 +200,15 @@ def _settings(config: Config, enrolment: Enrolment, environment: dict[str, str])
     )
 
 
-def _endpoint(config: Config, identity: Identity, enrolment: Enrolment) -> Endpoint:
+def _endpoint(
+    config: Config, identity: Identity, enrolment: Enrolment, trusted_now: Callable[[], float]
+) -> Endpoint:
     return Endpoint(
         host=config.broker.host or enrolment.broker.host,
         port=config.broker.port or enrolment.broker.port,
         tenant=enrolment.tenant,
         device=enrolment.device,
-        certificate=identity.certificate,
-        key=identity.key,
-        ca=identity.ca,
+        tls=lambda: identity.tls(trusted_now),
         keepalive_s=config.broker.keepalive_s,
     )
 

@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         rebuild_campaigns: ``ask`` lets a person start them, ``auto`` starts them when they are raised.
         worker: whether the cloud's own process works on compile jobs too.
         worker_jobs: how many of them at the same time.
+        device_certificate_s: how long a device's certificate lasts; the device renews it at two thirds.
         redeliver_s: a worker that is silent for so long is taken for dead, and its work is handed out again.
     """
 
@@ -55,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rebuild_campaigns: Literal["ask", "auto"] = "ask"
     worker: bool = True
     worker_jobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    device_certificate_s: Annotated[float, msgspec.Meta(ge=10.0, le=315_360_000.0)] = 30 * 86400.0
     redeliver_s: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 30.0
 
     @property

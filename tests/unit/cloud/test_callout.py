@@ -109,7 +109,11 @@ def test_no_name_widens_what_is_granted(device: str, tenant: str, client: str):
 
 def question(**nats: Any) -> bytes:
     leaf = ca.issue_device(
-        AUTHORITY, ca.new_key().public_key(), device="cam", tenant="shop", now=NOW
+        AUTHORITY,
+        ca.new_key().public_key(),
+        ca.device_subject("cam", "shop"),
+        now=NOW,
+        lifetime_s=86400.0,
     )
     body = {
         "user_nkey": "U1",
