@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         api_port: REST API and dashboard, HTTP.
         enrol_port: enrolment, HTTPS.
         broker_port: MQTT over mTLS.
+        mqtt_broker: HOST:PORT of an MQTT broker of the operator's own, where devices and the gateway connect instead.
         broker_client_port: the broker's own protocol (NATS) over mTLS: the work queue, the auth callout.
         database_url: SQLAlchemy URL; empty for ``registry.sqlite`` in the data directory.
         tick_s: how often soak times and timeouts of rollouts are looked at.
@@ -51,6 +52,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enrol_port: int = 0
     broker_port: int = 0
     broker_client_port: int = 0
+    mqtt_broker: Annotated[
+        str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]:\d{1,5}|[A-Za-z0-9.-]+:\d{1,5})?$")
+    ] = ""
     database_url: str = ""
     tick_s: float = 1.0
     rebuild_campaigns: Literal["ask", "auto"] = "ask"
@@ -63,6 +67,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def url(self) -> str:
         """Where the registry is."""
         return self.database_url or f"sqlite:///{self.data / 'registry.sqlite'}"
+
+    def device_broker(self, host: str) -> tuple[str, int]:
+        """Host and port of the broker that devices use; `host` is how the embedded one is reached."""
+        if not self.mqtt_broker:
+            return host, self.broker_port
+        name, _, port = self.mqtt_broker.rpartition(":")
+        return name.strip("[]"), int(port)
 
     @property
     def reachable_host(self) -> str:

@@ -3,7 +3,8 @@
 Rules:
 - A device's certificate names it: CN is the device id, O the tenant, OU ``device``. The names come from
   the claim, never from the certificate request; of the request only the public key counts.
-- A worker's certificate names it: CN is its name, OU ``worker``. It lasts for an hour or so.
+- A worker's certificate names it: CN is ``worker:`` and its name, OU ``worker``. It lasts for an hour or so. The colon
+  keeps it from ever bearing a device's CN, because some brokers look at nothing else.
 - A request must be signed by its own key (proof of possession) and that key must be EC P-256, because
   the same key signs the device's messages.
 - Validity starts a day early, for devices whose clock is a little behind.
@@ -28,6 +29,7 @@ from cloud.errors import EnrolmentError
 
 CA_DAYS = 3650
 SERVER_DAYS = 397
+WORKER_PREFIX = "worker:"
 _BACKDATED = dt.timedelta(days=1)
 _MAX_CSR_BYTES = 8192
 
@@ -59,6 +61,11 @@ class Subject:
     name: str
     unit: str
     tenant: str = ""
+
+
+def worker_of(subject: Subject) -> str:
+    """The name of the worker that a certificate is for."""
+    return subject.name.removeprefix(WORKER_PREFIX)
 
 
 def device_subject(device: str, tenant: str) -> Subject:
@@ -221,7 +228,7 @@ def issue_worker(
 ) -> Issued:
     """A short-lived client certificate that names a worker."""
     lifetime = dt.timedelta(seconds=lifetime_s)
-    builder = _leaf(authority, Subject(worker, "worker"), key, now, lifetime)
+    builder = _leaf(authority, Subject(WORKER_PREFIX + worker, "worker"), key, now, lifetime)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     return _signed(authority, builder.add_extension(usage, critical=False))
 

@@ -1,7 +1,7 @@
 """The data directory's certificates: made once, renewed in time, read by whoever needs them.
 
 Rules:
-- The CA is made once; `cloud.auth.rollover` alone replaces it. ``previous.pem`` holds the earlier ones that are
+- The CA is made once; `cloud.auth.rollover` alone replaces it. ``previous.pem`` holds the one before while it is
   still accepted, ``bundle.pem`` all that are, ``vouched.pem`` the way from each earlier one to the next.
 - The certificates of the broker, the enrolment server and the cloud's MQTT client are derived: they are
   made anew when missing, when they end within `RENEW_BEFORE_S`, or when the CA or the hosts changed.
@@ -60,9 +60,9 @@ class Pki:
         return self._pair("next")
 
     @property
-    def previous(self) -> Path:
-        """Earlier CAs whose certificates are still accepted, newest first."""
-        return self.folder / "previous.pem"
+    def previous(self) -> Pair:
+        """The CA before, whose certificates are still accepted; its key signs revocations alone."""
+        return self._pair("previous")
 
     @property
     def vouched(self) -> Path:
@@ -99,6 +99,24 @@ class Pki:
                 f"{self.folder}: expected the fleet's CA (ca.key, ca.pem), found {error!r}; "
                 "restore both files from a backup",
             ) from None
+
+    def accepted(self) -> list[Authority]:
+        """Every CA that is accepted, the present one first.
+
+        Raises:
+            DataDirError: a file is missing or damaged.
+        """
+        found = [self.load_authority()]
+        if self.previous.certificate.exists():
+            pair = self.previous
+            try:
+                found.append(ca.load(pair.key.read_bytes(), pair.certificate.read_bytes()))
+            except (OSError, ValueError) as error:
+                raise DataDirError(
+                    f"{self.folder}: expected the earlier CA (previous.key, previous.pem), found {error!r}; "
+                    "restore both files from a backup, or retire it"
+                ) from None
+        return found
 
     def prepare(self, hosts: Sequence[str], *, now: float) -> Authority:
         """Make what is missing or due; returns the CA.

@@ -11,6 +11,8 @@ Rules:
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cryptography import x509
 
 from cloud.auth import ca
@@ -25,15 +27,21 @@ def begin(pki: Pki, *, now: float) -> Authority:
 
     Raises:
         DataDirError: the present one's files are missing or damaged.
+        InputError: the one before it is not retired yet.
     """
     complete(pki)
     old = pki.load_authority()
+    if any(held != old.certificate for held in certificates_in(pki.previous.certificate)):
+        raise InputError(
+            "expected no rollover under way, found an earlier CA that is still accepted; retire it first "
+            "(outrider ca retire)"
+        )
     new = _next(pki, now)
     vouched = ca.vouch(old, new, now=now)
     if not any(_same_key(held, new.certificate) for held in certificates_in(pki.vouched)):
-        secret_files.write(pki.vouched, vouched + _read(pki, "vouched"))
-    if not any(held == old.certificate for held in certificates_in(pki.previous)):
-        secret_files.write(pki.previous, old.pem() + _read(pki, "previous"))
+        secret_files.write(pki.vouched, vouched + _read(pki.vouched))
+    secret_files.write(pki.previous.key, old.key_pem())
+    secret_files.write(pki.previous.certificate, old.pem())
     pki.next.key.replace(pki.authority.key)
     complete(pki)
     return pki.load_authority()
@@ -44,24 +52,23 @@ def complete(pki: Pki) -> None:
     if pki.next.certificate.exists() and not pki.next.key.exists():
         pki.next.certificate.replace(pki.authority.certificate)
     if pki.authority.certificate.exists():
-        bundle = pki.authority.certificate.read_bytes() + _read(pki, "previous")
+        bundle = pki.authority.certificate.read_bytes() + _read(pki.previous.certificate)
         if not pki.bundle.exists() or pki.bundle.read_bytes() != bundle:
             secret_files.write(pki.bundle, bundle)
 
 
-def retire(pki: Pki) -> int:
-    """Accept no certificate of an earlier authority any more; returns how many there were.
+def retire(pki: Pki) -> None:
+    """Accept no certificate of the authority before any more.
 
     Raises:
         InputError: there is none.
     """
     complete(pki)
-    held = certificates_in(pki.previous)
-    if not held:
+    if not pki.previous.certificate.exists():
         raise InputError("expected an earlier CA to retire, found none; see `outrider ca show`")
-    pki.previous.unlink()
+    pki.previous.certificate.unlink()
+    pki.previous.key.unlink(missing_ok=True)
     complete(pki)
-    return len(held)
 
 
 def _next(pki: Pki, now: float) -> Authority:
@@ -75,8 +82,7 @@ def _next(pki: Pki, now: float) -> Authority:
     return ca.load(pair.key.read_bytes(), pair.certificate.read_bytes())
 
 
-def _read(pki: Pki, name: str) -> bytes:
-    path = pki.folder / f"{name}.pem"
+def _read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 

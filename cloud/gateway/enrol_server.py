@@ -219,7 +219,7 @@ class EnrolServer:
             tenant=admitted.tenant,
             certificate_pem=admitted.certificate_pem.decode(),
             ca_pem=self._authorities.decode(),
-            broker=BrokerAddress(settings.reachable_host, settings.broker_port),
+            broker=BrokerAddress(*settings.device_broker(settings.reachable_host)),
             image_root=roots.image,
             director_root=roots.director,
             director_targets=desired.director["targets.json"],
