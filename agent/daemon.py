@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 
 import msgspec
@@ -85,10 +86,7 @@ async def _run(config: Config, store: Store) -> None:
         ),
     )
     builds = Builds(engines, store, shell.post)
-
-    def trusted_now() -> float:
-        return core.ctx.trusted_at(clock.monotonic())
-
+    trusted_now = partial(_trusted_now, core)
     link = Link(_endpoint(config, identity, enrolment, trusted_now), shell.post)
     exports = Exports(EngineExporter(engines, store))
     effects = Effects(
@@ -126,6 +124,10 @@ async def _run(config: Config, store: Store) -> None:
         sockets.close()
         buffer.close()
         log.line("info", "agent.stopped", "")
+
+
+def _trusted_now(core: Core) -> float:
+    return core.ctx.trusted_at(clock.monotonic())
 
 
 def _boot(store: Store, identity: Identity, buffer: Buffer) -> Booted:

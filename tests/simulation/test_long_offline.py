@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from support.fleet_cloud import FleetCloud
 from support.virtual_agent import Device
-from tuf.api.metadata import Root
 
 from agent.adapters.identity import Identity
 from agent.core.events import Tick
@@ -72,18 +71,13 @@ def come_back(device: Device, cloud: FleetCloud, within_s: float = HOUR_S) -> fl
 def new_roots(cloud: FleetCloud) -> None:
     """The operator's ceremony before the roots end."""
     folder = cloud.context.settings.data
-    for name, signers in (
-        ("image", keys.image_signers(folder, offline=True)),
-        ("director", keys.director_signers(folder, offline=True)),
-    ):
+    signers = {"image": keys.image_signers(folder), "director": keys.director_signers(folder)}
+    for name, by in signers.items():
         with cloud.context.unit() as unit:
             files = Trust(unit.session).files(name)
             number, root = roots.latest(files, name=name)
-            root.version = number + 1
-            root.expires = documents.moment(cloud.now + roots.ROOT_DAYS * DAY_S)
-            signed = documents.write(root, list(signers.root))
-            assert isinstance(root, Root)
-            files[f"{number + 1}.root.json"] = signed
+            new = roots.following(root, repository=name, now=cloud.now)
+            files[f"{number + 1}.root.json"] = documents.write(new, list(by.root))
             Trust(unit.session).put_files(name, files, now=unit.now)
 
 
@@ -232,3 +226,11 @@ def test_a_connected_device_renews_at_two_thirds_and_follows_a_new_ca(
     cloud.restart()
     device.disconnect()
     assert try_to_connect(device, cloud) == ""
+
+
+def test_a_server_whose_certificate_has_ended_by_trusted_time_is_refused(
+    cloud: FleetCloud, device: Device
+):
+    assert device.identity is not None
+    later = cloud.now + 400 * DAY_S
+    assert "the server's certificate ended" in cloud.link(device.identity, lambda: later)
