@@ -6,6 +6,8 @@ import asyncio
 import os
 import secrets
 import signal
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 
 import msgspec
@@ -86,14 +88,27 @@ async def _run(config: Config, store: Store) -> None:
         ),
     )
     builds = Builds(engines, store, shell.post)
-    endpoint = _endpoint(config, identity, enrolment)
-    link = Link(endpoint, shell.post)
-    blobs = Blobs(enrolment.url, endpoint)
+    trusted_now = partial(_trusted_now, core)
+    link = Link(_endpoint(config, identity, enrolment, trusted_now), shell.post)
+    blobs = Blobs(enrolment.url, lambda: identity.tls(trusted_now))
     exports = Exports(EngineExporter(engines, store))
     effects = Effects(
-        Parts(store, buffer, crew, builds, link, log, config.state_path, exports, blobs), shell.post
+        Parts(
+            store=store,
+            buffer=buffer,
+            crew=crew,
+            builds=builds,
+            link=link,
+            log=log,
+            state_dir=config.state_path,
+            exports=exports,
+            blobs=blobs,
+            identity=identity,
+            trusted_now=trusted_now,
+        ),
+        shell.post,
     )
-    booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
+    booted = await asyncio.to_thread(_boot, store, identity, buffer)
     booted = await _with_engines(booted, store, engines)
     control = Server(config.state_path, core.status)
     log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})
@@ -117,9 +132,13 @@ async def _run(config: Config, store: Store) -> None:
         log.line("info", "agent.stopped", "")
 
 
-def _boot(store: Store, enrolment: Enrolment, buffer: Buffer) -> Booted:
+def _trusted_now(core: Core) -> float:
+    return core.ctx.trusted_at(clock.monotonic())
+
+
+def _boot(store: Store, identity: Identity, buffer: Buffer) -> Booted:
     """Read the disk; hash every slot."""
-    trust, enrolled = store.load_trust(enrolment)
+    trust, enrolled = store.load_trust(identity.load())
     device, models = store.load_device(), store.load_models()
     slots = store.hash_slots()
     notes = list(store.notes)
@@ -133,6 +152,7 @@ def _boot(store: Store, enrolment: Enrolment, buffer: Buffer) -> Booted:
         models=models,
         slots=slots,
         runtimes=registry.available(),
+        certificate=identity.certificate(),
         notes=notes,
     )
 
@@ -189,15 +209,15 @@ def _settings(config: Config, enrolment: Enrolment, environment: dict[str, str])
     )
 
 
-def _endpoint(config: Config, identity: Identity, enrolment: Enrolment) -> Endpoint:
+def _endpoint(
+    config: Config, identity: Identity, enrolment: Enrolment, trusted_now: Callable[[], float]
+) -> Endpoint:
     return Endpoint(
         host=config.broker.host or enrolment.broker.host,
         port=config.broker.port or enrolment.broker.port,
         tenant=enrolment.tenant,
         device=enrolment.device,
-        certificate=identity.certificate,
-        key=identity.key,
-        ca=identity.ca,
+        tls=lambda: identity.tls(trusted_now),
         keepalive_s=config.broker.keepalive_s,
     )
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.adapters import sensors
+from agent.adapters import renewal, sensors
 from agent.adapters.blobs import Blobs
 from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
 from agent.adapters.exports import Exports
+from agent.adapters.identity import Identity
 from agent.adapters.log import Log
 from agent.adapters.mqtt import Link
 from agent.adapters.store import Kept, Store
@@ -43,6 +44,8 @@ class Parts:
     state_dir: Path
     exports: Exports
     blobs: Blobs
+    identity: Identity
+    trusted_now: Callable[[], float]
 
 
 class Effects:
@@ -74,6 +77,8 @@ class Effects:
             cmd.Stage: lambda c: self._later(self._stage(c)),
             cmd.BuildForTwins: lambda c: self._later(self._build_for_twins(c)),
             cmd.ReadEngine: lambda c: self._later(self._read_engine(c)),
+            cmd.TakeCertificate: lambda c: self._later(self._take_certificate(c)),
+            cmd.AskForCertificate: lambda c: self._later(self._ask_for_certificate(c)),
             cmd.Sense: lambda _: self._later(self._sense()),
             cmd.Log: lambda c: parts.log.line(c.level, c.code, c.text, c.fields),
         }
@@ -205,6 +210,37 @@ class Effects:
                 )
         except OutriderError as error:
             self._post(ev.EngineLacking(order=command.order, code=error.code, detail=str(error)))
+
+    # --- the certificate -------------------------------------------------------------------------
+
+    async def _take_certificate(self, command: cmd.TakeCertificate) -> None:
+        identity = self._parts.identity
+        try:
+            unsaved = await asyncio.to_thread(
+                identity.take,
+                certificate_pem=command.certificate_pem,
+                authorities_pem=command.authorities_pem,
+                issued=command.issued,
+            )
+        except OutriderError as error:
+            self._post(ev.RenewalFailed(code=error.code, detail=str(error)))
+            return
+        self._post(ev.CertificateTaken(certificate=identity.certificate(), unsaved=unsaved))
+        self._parts.link.renew()
+
+    async def _ask_for_certificate(self, command: cmd.AskForCertificate) -> None:
+        parts = self._parts
+        try:
+            answer = await asyncio.to_thread(
+                renewal.ask, parts.identity, command.sealed, parts.trusted_now
+            )
+        except OutriderError as error:
+            self._post(ev.RenewalFailed(code=error.code, detail=str(error)))
+            return
+        self._post(ev.Received(kind="desired", payload=answer.desired))
+        self._post(ev.Received(kind="identity", payload=answer.identity))
+
+    # --- sensors ---------------------------------------------------------------------------------
 
     async def _sense(self) -> None:
         figures = await asyncio.to_thread(sensors.read, self._parts.state_dir)

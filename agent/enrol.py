@@ -12,23 +12,20 @@ import hashlib
 import http.client
 import ssl
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from agent.adapters import https, tls
+from agent.adapters import identity as identities
 from agent.adapters.identity import Broker, Enrolment, Identity
-from agent.errors import EnrolmentError, LinkError
+from agent.errors import EnrolmentError
 from fleet.wire.topics import check_id
 from ota.errors import VerificationError
 from ota.verify import trust
 
-TIMEOUT_S = 30.0
-_MAX_BYTES = 4 << 20
 T = TypeVar("T")
 
 
@@ -53,13 +50,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     now: float
 
 
-class _Problem(msgspec.Struct, frozen=True):
+class Problem(msgspec.Struct, frozen=True):
+    """Why a request was refused."""
+
     code: str = ""
     message: str = ""
 
 
-class _Refusal(msgspec.Struct, frozen=True):
-    error: _Problem
+class Refusal(msgspec.Struct, frozen=True):
+    """The form of every refusal over HTTPS."""
+
+    error: Problem
 
 
 def enrol(
@@ -78,13 +79,12 @@ def enrol(
         EnrolmentError: the code or the fingerprint is wrong, or the answer does not hold.
         LinkError: the cloud cannot be reached.
     """
-    host, port = _address(url)
     fingerprint = ca_sha256.replace(":", "").strip().lower()
-    ca_pem = _fetch_ca(host, port, fingerprint)
+    ca_pem = _fetch_ca(url, fingerprint)
     key = identity.make_key()
-    asked = Asked(code=code.strip(), csr_pem=_request(key), hardware_class=hardware_class)
-    answer = _post(host, port, ca_pem, asked)
-    _check(answer, key, ca_pem)
+    asked = Asked(code=code.strip(), csr_pem=identity.request(), hardware_class=hardware_class)
+    answer = _post(url, ca_pem, asked)
+    _check(answer, key)
     enrolment = Enrolment(
         device=answer.device,
         tenant=answer.tenant,
@@ -95,61 +95,48 @@ def enrol(
         now=answer.now,
         url=url,
         ca_sha256=fingerprint,
+        certificate_pem=answer.certificate_pem,
+        authorities_pem=answer.ca_pem,
+        issued=answer.now,
     )
-    identity.save(
-        enrolment, certificate_pem=answer.certificate_pem.encode(), ca_pem=ca_pem.encode()
-    )
+    identity.save(enrolment)
     return enrolment
 
 
-def _address(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 443
-    except ValueError:
-        parts, host, port = urlsplit(""), None, 0
-    if parts.scheme != "https" or not host:
-        raise EnrolmentError(f"--url: expected https://HOST:PORT, found {url!r}")
-    return host, port
-
-
-def _fetch_ca(host: str, port: int, fingerprint: str) -> str:
+def _fetch_ca(url: str, fingerprint: str) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is sent, and what comes must have the fingerprint
-    status, body = _exchange(host, port, context, "GET", "/ca.pem")
+    status, body = https.get(url, context, "/ca.pem")
     try:
-        certificate = x509.load_pem_x509_certificate(body)
+        authorities = x509.load_pem_x509_certificates(body)
     except ValueError:
         raise EnrolmentError(
-            f"https://{host}:{port}: expected the fleet's CA at /ca.pem, found status {status} "
+            f"{url}: expected the fleet's CAs at /ca.pem, found status {status} "
             f"and {body[:60]!r}; check --url"
         ) from None
-    found = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
-    if found != fingerprint:
+    found = {_sha256(certificate): certificate for certificate in authorities}
+    if fingerprint not in found:
         raise EnrolmentError(
-            f"https://{host}:{port}: expected a CA with SHA-256 {fingerprint}, found {found}; "
+            f"{url}: expected a CA with SHA-256 {fingerprint}, found {', '.join(found)}; "
             "this is not your cloud, or --ca-sha256 is mistyped"
         )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    return found[fingerprint].public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _request(key: ec.EllipticCurvePrivateKey) -> str:
-    """A certificate request that proves the key; the cloud chooses the name by the claim."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
+def _sha256(certificate: x509.Certificate) -> str:
+    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
 
 
-def _post(host: str, port: int, ca_pem: str, asked: Asked) -> Answer:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata=ca_pem)
-    status, body = _exchange(host, port, context, "POST", "/enrol", msgspec.json.encode(asked))
+def _post(url: str, ca_pem: str, asked: Asked) -> Answer:
+    # The time is not known yet, and the code is worth nothing to whom this CA does not vouch for.
+    context = tls.context(ca_pem, lambda: 0.0)
+    body = msgspec.json.encode(asked)
+    status, answer = https.post(url, context, "/enrol", body, kind="application/json")
     if status != http.client.OK:
-        refusal = _decode(_Refusal, body, status)
+        refusal = _decode(Refusal, answer, status)
         raise EnrolmentError(f"refused: {refusal.error.code}: {refusal.error.message}")
-    return _decode(Answer, body, status)
+    return _decode(Answer, answer, status)
 
 
 def _decode(kind: type[T], body: bytes, status: int) -> T:
@@ -161,40 +148,18 @@ def _decode(kind: type[T], body: bytes, status: int) -> T:
         ) from None
 
 
-def _exchange(
-    host: str,
-    port: int,
-    context: ssl.SSLContext,
-    method: str,
-    path: str,
-    body: bytes | None = None,
-) -> tuple[int, bytes]:
-    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read(_MAX_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise LinkError(
-            f"https://{host}:{port}{path}: {error}; check --url and the network"
-        ) from None
-    finally:
-        connection.close()
-
-
-def _check(answer: Answer, key: ec.EllipticCurvePrivateKey, ca_pem: str) -> None:
+def _check(answer: Answer, key: ec.EllipticCurvePrivateKey) -> None:
     """Nothing is saved that the daemon could not start with."""
     check_id(answer.device, what="device")
     check_id(answer.tenant, what="tenant")
     try:
-        certificate = x509.load_pem_x509_certificate(answer.certificate_pem.encode())
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
         trust.initial(answer.image_root, answer.director_root, now=answer.now)
-    except (ValueError, TypeError, VerificationError) as error:
+    except VerificationError as error:
         raise EnrolmentError(f"the cloud's answer does not hold: {error}") from None
-    except InvalidSignature:
-        raise EnrolmentError(
-            "the certificate is not signed by the pinned CA; claim again"
-        ) from None
-    if certificate.public_key() != key.public_key():
-        raise EnrolmentError("the certificate is for another key than this device's; claim again")
+    identities.check(
+        answer.certificate_pem,
+        answer.ca_pem,
+        key=key.public_key(),
+        device=answer.device,
+        tenant=answer.tenant,
+    )

@@ -147,6 +147,12 @@ class EnrolmentError(CallerError):
     code = "agent.enrolment"
 
 
+class RenewalError(DeviceError):
+    """The cloud refuses to renew this device's certificate: it was revoked, or enrolled anew elsewhere."""
+
+    code = "identity.refused"
+
+
 class RunningError(CallerError):
     """Another daemon runs on the same state directory."""
 

@@ -8,6 +8,7 @@ from agent.adapters import control
 from agent.adapters.identity import Identity
 from agent.adapters.store import Store
 from agent.config import Config
+from agent.core import standing
 from agent.core.records import ModelRecord
 from agent.core.status import AgentStatus, ModelState
 from agent.errors import LinkError
@@ -33,7 +34,8 @@ def show(config: Config, *, as_json: bool) -> int:
 
 
 def _from_disk(config: Config) -> AgentStatus:
-    enrolment = Identity(config.state_path).load()
+    identity = Identity(config.state_path)
+    enrolment, certificate = identity.load(), identity.certificate()
     store = Store(config.state_path)
     kept, _ = store.load_trust(enrolment)
     try:
@@ -49,6 +51,8 @@ def _from_disk(config: Config) -> AgentStatus:
         agent_version="",
         assignment_counter=kept.counter,
         trusted_time=kept.time_floor,
+        certificate_expires=certificate.expires,
+        holds=standing.on_disk(kept, certificate),
         buffered=0,
         models=[_model(r, assigned.get(r.model, "")) for r in store.load_models()],
     )
@@ -72,6 +76,10 @@ def _model(record: ModelRecord, assigned: str) -> ModelState:
     )
 
 
+def _told(status: AgentStatus) -> str:
+    return ", as the cloud told" if status.time_confirmed else ""
+
+
 def _text(status: AgentStatus) -> str:
     link = "connected" if status.connected else "not connected"
     daemon = f"running, {link}" if status.running else "not running; this is what the disk says"
@@ -80,7 +88,10 @@ def _text(status: AgentStatus) -> str:
         f"daemon     {daemon}",
         f"assignment {status.assignment_counter}",
         f"buffered   {status.buffered} messages",
+        f"time       at least {standing.moment(status.trusted_time)}{_told(status)}",
+        f"identity   until {standing.moment(status.certificate_expires)}",
     ]
+    lines += [f"holds      {hold.code}: {hold.text}" for hold in status.holds]
     for model in status.models:
         lines.append(
             f"model      {model.model}: {model.release or 'none'} {model.serving} {model.url}".rstrip()

@@ -24,7 +24,7 @@ import msgspec
 
 from cloud import context as cloud_context
 from cloud import settings
-from cloud.auth import tokens
+from cloud.auth import rollover, tokens
 from cloud.auth.ca import Authority
 from cloud.auth.pki import Pki
 from cloud.auth.roles import Role
@@ -101,7 +101,7 @@ def initialise(data: Path, *, say: Say = lambda _: None, **overrides: Any) -> In
     say("broker")
     listeners = server.Listeners(chosen.host, chosen.broker_port, chosen.broker_client_port)
     pki = Pki(chosen.path("ca"))
-    tls = server.Tls(pki.server.certificate, pki.server.key, pki.authority.certificate)
+    tls = server.Tls(pki.server.certificate, pki.server.key, pki.bundle)
     keys = server.install(chosen.path("broker"), listeners, tls)
     say("registry")
     context = cloud_context.build(chosen)
@@ -164,7 +164,11 @@ def _free_ports(host: str, count: int) -> list[int]:
 
 def _certificates(chosen: Settings) -> Authority:
     hosts = [chosen.reachable_host, chosen.local_host, *_LOCAL_HOSTS]
-    return Pki(chosen.path("ca")).prepare(hosts, now=time.time())
+    pki = Pki(chosen.path("ca"))
+    rollover.complete(pki)
+    authority = pki.prepare(hosts, now=time.time())
+    rollover.complete(pki)
+    return authority
 
 
 def _admin_token(context: Context) -> None:

@@ -33,12 +33,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         api_port: REST API and dashboard, HTTP.
         enrol_port: enrolment, HTTPS.
         broker_port: MQTT over mTLS.
+        mqtt_broker: HOST:PORT of an MQTT broker of the operator's own, where devices and the gateway connect instead.
         broker_client_port: the broker's own protocol (NATS) over mTLS: the work queue, the auth callout.
         database_url: SQLAlchemy URL; empty for ``registry.sqlite`` in the data directory.
         tick_s: how often soak times and timeouts of rollouts are looked at.
         rebuild_campaigns: ``ask`` lets a person start them, ``auto`` starts them when they are raised.
         worker: whether the cloud's own process works on compile jobs too.
         worker_jobs: how many of them at the same time.
+        device_certificate_s: how long a device's certificate lasts; the device renews it at two thirds.
         https_above_mib: devices fetch what is longer over HTTPS where they can; 0: nothing by preference.
         redeliver_s: a worker that is silent for so long is taken for dead, and its work is handed out again.
     """
@@ -51,11 +53,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enrol_port: int = 0
     broker_port: int = 0
     broker_client_port: int = 0
+    mqtt_broker: Annotated[
+        str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]:\d{1,5}|[A-Za-z0-9.-]+:\d{1,5})?$")
+    ] = ""
     database_url: str = ""
     tick_s: float = 1.0
     rebuild_campaigns: Literal["ask", "auto"] = "ask"
     worker: bool = True
     worker_jobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    device_certificate_s: Annotated[float, msgspec.Meta(ge=10.0, le=315_360_000.0)] = 30 * 86400.0
     https_above_mib: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
     redeliver_s: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 30.0
 
@@ -63,6 +69,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def url(self) -> str:
         """Where the registry is."""
         return self.database_url or f"sqlite:///{self.data / 'registry.sqlite'}"
+
+    def device_broker(self, host: str) -> tuple[str, int]:
+        """Host and port of the broker that devices use; `host` is how the embedded one is reached."""
+        if not self.mqtt_broker:
+            return host, self.broker_port
+        name, _, port = self.mqtt_broker.rpartition(":")
+        return name.strip("[]"), int(port)
 
     @property
     def reachable_host(self) -> str:

@@ -8,13 +8,13 @@ Rules:
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from urllib.parse import urlsplit
 
-from agent.adapters.mqtt import Endpoint, tls_context
-from agent.errors import LinkError
+from agent.errors import EnrolmentError, LinkError
 from fleet.wire.messages import Block, BlocksWanted
 from ota.transfer.bitmap import unpack
 
@@ -26,13 +26,13 @@ class Blobs:
 
     Args:
         url: ``https://HOST:PORT`` of the cloud's HTTPS server.
-        endpoint: whose certificate, key and CA to use.
+        tls: makes the context of the next connection; raises EnrolmentError.
     """
 
-    def __init__(self, url: str, endpoint: Endpoint) -> None:
+    def __init__(self, url: str, tls: Callable[[], ssl.SSLContext]) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 443
-        self._endpoint = endpoint
+        self._tls = tls
         self._connection: http.client.HTTPSConnection | None = None
         self._lock = threading.Lock()
 
@@ -51,7 +51,7 @@ class Blobs:
             try:
                 for first, count in _runs(indices):
                     self._get_run(wanted, first, count, take)
-            except (OSError, http.client.HTTPException, LinkError) as error:
+            except (OSError, http.client.HTTPException, LinkError, EnrolmentError) as error:
                 self._close()
                 raise LinkError(
                     f"https://{self._host}:{self._port}/blobs/{wanted.digest[:12]}: {error}"
@@ -80,7 +80,7 @@ class Blobs:
         fresh = self._connection is None
         if self._connection is None:
             self._connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=TIMEOUT_S, context=tls_context(self._endpoint)
+                self._host, self._port, timeout=TIMEOUT_S, context=self._tls()
             )
         try:
             self._connection.request(

@@ -15,7 +15,6 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -43,16 +42,14 @@ class Endpoint:
     """Where to connect, and as whom.
 
     Attributes:
-        certificate, key, ca: PEM files.
+        tls: makes the context of the next connection; raises EnrolmentError.
     """
 
     host: str
     port: int
     tenant: str
     device: str
-    certificate: Path
-    key: Path
-    ca: Path
+    tls: Callable[[], ssl.SSLContext]
     keepalive_s: int = 30
 
 
@@ -68,6 +65,7 @@ class Link:
         self._endpoint, self._post = endpoint, post
         self._stopping = threading.Event()
         self._gone = threading.Event()
+        self._wake = threading.Event()
         self._client: Client | None = None
         self._up = False
         self._reason = ""
@@ -83,8 +81,14 @@ class Link:
     def stop(self) -> None:
         """Say goodbye and end; the caller may block for a moment."""
         self._stopping.set()
+        self._wake.set()
         self._gone.set()
         self._thread.join(timeout=5.0)
+
+    def renew(self) -> None:
+        """Connect anew at once, with the certificate of now; nothing that is buffered is lost by it."""
+        self._wake.set()
+        self._end("there is a new certificate")
 
     def publish(self, kind: str, payload: bytes) -> None:
         """Send under ``up/{kind}``; lost when the link is down."""
@@ -116,11 +120,12 @@ class Link:
         backoff = Backoff(1.0, 60.0)
         while not self._stopping.is_set():
             self._gone.clear()
+            self._wake.clear()
             steady = self._connect_once()
             if steady:
                 backoff.reset()
             pause_s = backoff.next_s() * (0.5 + secrets.randbelow(1000) / 1000)
-            self._stopping.wait(pause_s)
+            self._wake.wait(pause_s)
 
     def _connect_once(self) -> bool:
         """Hold one connection until it ends; whether it stood at all."""
@@ -129,7 +134,8 @@ class Link:
             client = self._new_client()
             client.connect(self._endpoint.host, self._endpoint.port, self._endpoint.keepalive_s)
         except (OSError, ValueError, EnrolmentError) as error:
-            self._post(Disconnected(reason=f"{self._where}: {error}"))
+            refused = isinstance(error, (ssl.SSLError, EnrolmentError))
+            self._post(Disconnected(reason=f"{self._where}: {error}", refused=refused))
             return False
         self._client = client
         client.loop_start()
@@ -140,7 +146,7 @@ class Link:
         client.disconnect()
         client.loop_stop()
         self._client = None
-        self._post(Disconnected(reason=f"{self._where}: {self._reason}"))
+        self._post(Disconnected(reason=f"{self._where}: {self._reason}", refused=not stood))
         return stood
 
     def _say_goodbye(self, client: Client) -> None:
@@ -157,7 +163,7 @@ class Link:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.tls_set_context(tls_context(self._endpoint))
+        client.tls_set_context(self._endpoint.tls())
         client.will_set(self._topic(Up.STATUS), self._status(online=False), qos=1)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -225,22 +231,3 @@ class Link:
         if not self._gone.is_set():
             self._reason = reason
             self._gone.set()
-
-
-def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """Trusts the pinned CA alone, and shows the device's certificate.
-
-    Raises:
-        EnrolmentError: a file is missing or damaged.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(cafile=endpoint.ca)
-        context.load_cert_chain(endpoint.certificate, endpoint.key)
-    except (OSError, ssl.SSLError) as error:
-        raise EnrolmentError(
-            f"{endpoint.ca.parent}: expected ca.pem, cert.pem and key.pem that belong together, "
-            f"found {error}; enrol the device again"
-        ) from None
-    return context

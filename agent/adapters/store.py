@@ -1,6 +1,6 @@
 """The state directory: what is where. Every byte goes through `agent.adapters.disk`.
 
-    identity/   key.pem  cert.pem  ca.pem  enrolment.json
+    identity/   key.pem  enrolment.json
     trust/      store
     device      ports
     engines/    see agent.adapters.engines

@@ -129,7 +129,7 @@ class Acquisition:
         quiet = target.terms.quiet
         if not quiet or self._ctx.now < self._retry_at:
             return bool(quiet)
-        if not self._ctx.synced:
+        if not self._ctx.time_confirmed:
             self._wait_for("", "waits for the cloud's time, to know whether it is in quiet hours")
             return True
         rest_s = quiet_until(quiet, self._ctx.time_of_day_s())

@@ -214,6 +214,20 @@ class TakeFigures(Command, frozen=True):
     worker: int
 
 
+class TakeCertificate(Command, frozen=True):
+    """Check a certificate, use it, persist it, reconnect. Answers `CertificateTaken` or `RenewalFailed`."""
+
+    certificate_pem: str
+    authorities_pem: str
+    issued: float
+
+
+class AskForCertificate(Command, frozen=True):
+    """Send a sealed request over HTTPS. Answers `Received` for each message in the answer, or `RenewalFailed`."""
+
+    sealed: bytes
+
+
 class StopWorker(Command, frozen=True):
     """End a worker after what it was asked before. Answers `WorkerExited`."""
 

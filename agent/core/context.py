@@ -56,8 +56,8 @@ class Context:
         now: monotonic time of the event that is being handled, seconds.
         out: the commands that were decided on so far.
         connected: whether the link stands.
+        time_confirmed: whether the cloud has told the time since this boot.
         unsaved: whether the disk is behind; then no slot is written and nothing heavy begins.
-        synced: whether the cloud has told the time since the daemon started.
     """
 
     def __init__(
@@ -76,14 +76,13 @@ class Context:
         self.out: list[Command] = []
         self.connected = False
         self.unsaved = False
-        self.synced = False
+        self.time_confirmed = False
         self._utc_offset_s = utc_offset_s
         self._signer = signer
         self._seq = 0
         self._workers = 0
         self._wall_offset = 0.0
-        self._trusted_floor = 0.0
-        self._trusted_at = 0.0
+        self._trusted = (0.0, 0.0)
 
     def do(self, *commands: Command) -> None:
         """Add commands to the list."""
@@ -108,11 +107,20 @@ class Context:
     def set_trusted(self, floor: float) -> None:
         """Trusted time is at least `floor` now; it never falls."""
         floor = max(floor, self.trusted_now())
-        self._trusted_floor, self._trusted_at = floor, self.now
+        self._trusted = (floor, self.now)
 
     def trusted_now(self) -> float:
         """The floor, and what has passed on the monotonic clock since it was raised."""
-        return self._trusted_floor + (self.now - self._trusted_at)
+        return self.trusted_at(self.now)
+
+    def trusted_at(self, monotonic: float) -> float:
+        """The same for another moment; for those who wait for no event. May be called from any thread."""
+        floor, since = self._trusted
+        return floor + (monotonic - since)
+
+    def wall(self) -> float:
+        """What the local clock shows, right or wrong."""
+        return self.now + self._wall_offset
 
     def time_of_day_s(self) -> float:
         """Seconds since local midnight, by trusted time and the device's time zone."""
@@ -120,18 +128,20 @@ class Context:
         return (now + self._utc_offset_s(now)) % DAY_S
 
     def device_time(self) -> float:
-        """Best guess of the time, for people to read; a clock that was never set is overruled."""
-        return max(self.now + self._wall_offset, self.trusted_now())
+        """Best guess of the time, for people to read; a clock that was never set, or set wrong, is overruled."""
+        return self.trusted_now() if self.time_confirmed else max(self.wall(), self.trusted_now())
 
     # --- what goes up ----------------------------------------------------------------------------
 
     def publish(self, kind: str, payload: bytes, *, counter: int) -> None:
         """Seal and send; nothing happens while the link is down."""
         if self.connected:
-            sealed = envelope.seal(
-                kind, self.settings.device, payload, self._signer, counter=counter
-            )
-            self.do(Publish(kind=kind, payload=envelope.to_bytes(sealed)))
+            self.do(Publish(kind=kind, payload=self.sealed(kind, payload, counter=counter)))
+
+    def sealed(self, kind: str, payload: bytes, *, counter: int) -> bytes:
+        """A message under the device's signature."""
+        made = envelope.seal(kind, self.settings.device, payload, self._signer, counter=counter)
+        return envelope.to_bytes(made)
 
     def append(self, kind: str, seq: int, payload: bytes) -> None:
         """Buffer a message that must not be lost."""

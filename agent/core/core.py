@@ -22,6 +22,7 @@ from agent.core.exports import Exports
 from agent.core.machine import Machine
 from agent.core.notices import Notices
 from agent.core.records import DeviceRecord, ModelRecord
+from agent.core.renewal import Renewal
 from agent.core.service import Running, Service
 from agent.core.states import LIGHT
 from agent.core.status import AgentStatus
@@ -64,11 +65,13 @@ class Core:
         self.device = DeviceRecord()
         self.runtimes: list[RuntimeInfo] = []
         self.figures: dict[str, float] = {}
+        self.link_reason = ""
         self._trust: Trust | None = None
         self._found: dict[str, dict[str, str]] = {}
         self._drift = DriftWatch()
         self._downlink = Downlink(self)
         self.exports = Exports(self)
+        self.renewal = Renewal(self)
         self._storage = Storage(self)
         self._sense_at = 0.0
         self._birth_due = 0.0
@@ -100,6 +103,8 @@ class Core:
             ev.EngineReady: self.exports.ready,
             ev.EngineLacking: self.exports.lacking,
             ev.EngineRead: self.exports.read,
+            ev.CertificateTaken: self.renewal.taken,
+            ev.RenewalFailed: self.renewal.failed,
             ev.RowsLoaded: self.uplink.loaded,
             ev.BufferTrimmed: self.notices.trimmed,
             ev.Sensed: self._sensed,
@@ -145,6 +150,8 @@ class Core:
             times.append(self._birth_due)
         if (due := self._storage.deadline()) is not None:
             times.append(due)
+        if (due := self.renewal.deadline()) is not None and not self._stopping:
+            times.append(due)
         if (due := self.uplink.deadline()) is not None:
             times.append(due)
         times += [due for m in self.machines.values() if (due := m.deadline()) is not None]
@@ -185,6 +192,7 @@ class Core:
     def _booted(self, event: ev.Booted) -> None:
         self.ctx.set_wall(event.wall)
         self._trust = Trust(self.ctx, event.trust, enrolled=event.enrolled)
+        self.renewal.booted(event.certificate)
         self.runtimes = permitted(event.runtimes, self.ctx.settings.runtimes)
         self._found = event.slots
         self.device = DeviceRecord(
@@ -218,6 +226,7 @@ class Core:
     def _connected(self, _: ev.Connected) -> None:
         self.ctx.connected = True
         self.ctx.log("info", "link.up", "")
+        self.renewal.connected()
         for machine in self.machines.values():
             machine.acquisition.on_reconnect()
         self._birth_pause.reset()
@@ -226,7 +235,9 @@ class Core:
 
     def _disconnected(self, event: ev.Disconnected) -> None:
         self.ctx.connected = False
+        self.link_reason = event.reason
         self.ctx.log("warning", "link.down", event.reason)
+        self.renewal.disconnected(event)
 
     def _sensed(self, event: ev.Sensed) -> None:
         self.figures = event.figures
@@ -257,6 +268,7 @@ class Core:
         self._storage.work()
         if self._birth_unanswered() and self.ctx.now >= self._birth_due:
             self.say_birth()
+        self.renewal.work()
         self.uplink.pump()
         if self._trust is not None and self.ctx.now >= self._sense_at:
             self._sense_at = self.ctx.now + self.ctx.settings.health_s

@@ -35,6 +35,7 @@ class Downlink:
             "ack": self._ack,
             "res": self._res,
             "cmd": self._cmd,
+            "identity": self._identity,
         }
 
     def received(self, event: Received) -> None:
@@ -60,7 +61,13 @@ class Downlink:
         finally:
             if trust.store != before:
                 self._core.ctx.do(SaveTrust(store=trust.store))
+        self._core.renewal.told(trust.authorities_sha256)
         self._core.apply_assignment()
+
+    def _identity(self, payload: bytes) -> None:
+        given = self._core.trust.certificate(payload)
+        self._core.ctx.do(SaveTrust(store=self._core.trust.store))
+        self._core.renewal.given(given)
 
     def _ack(self, payload: bytes) -> None:
         _, ack = self._core.trust.open("ack", payload, Ack)

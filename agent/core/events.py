@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.core.commands import Command
-from agent.core.records import DeviceRecord, ModelRecord
+from agent.core.records import Certificate, DeviceRecord, ModelRecord
 from agent.serving.port import Figures, SelfTest
 from fleet.artifact.manifest import Feature
 from fleet.wire.messages import Block, RuntimeInfo
@@ -32,6 +32,7 @@ class Booted(Event, frozen=True):
         enrolled: the trust store as it was at enrolment.
         slots: sha256 of what is found in each slot now, ``{model: {slot: digest}}``.
         engines: sha256 of the engine that this device has built and that fits it now, by the artifact's sha256.
+        certificate: what the device shows to the broker.
         notes: ``(code, text)`` of what was repaired while reading the disk; each becomes an event.
     """
 
@@ -43,6 +44,7 @@ class Booted(Event, frozen=True):
     slots: dict[str, dict[str, str]]
     runtimes: list[RuntimeInfo]
     engines: dict[str, str] = {}
+    certificate: Certificate = Certificate()
     notes: list[tuple[str, str]] = []
 
 
@@ -61,9 +63,14 @@ class Connected(Event, frozen=True):
 
 
 class Disconnected(Event, frozen=True):
-    """The link is gone."""
+    """The link is gone, or could not be made.
+
+    Attributes:
+        refused: somebody answered there, and the connection was not let stand.
+    """
 
     reason: str = ""
+    refused: bool = False
 
 
 class Received(Event, frozen=True):
@@ -71,6 +78,20 @@ class Received(Event, frozen=True):
 
     kind: str
     payload: bytes
+
+
+class CertificateTaken(Event, frozen=True):
+    """A new certificate is in use; `unsaved` says why it could not be persisted."""
+
+    certificate: Certificate
+    unsaved: str = ""
+
+
+class RenewalFailed(Event, frozen=True):
+    """There is no new certificate: the cloud could not be reached, refused, or gave one that does not hold."""
+
+    code: str
+    detail: str
 
 
 class StoreFailed(Event, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.core import standing
 from agent.core.context import Context
 from agent.core.events import BufferTrimmed
 from agent.core.machine import Machine
@@ -79,6 +80,9 @@ class Notices:
             buffered=core.uplink.waiting,
             models=[_state(m, assigned.get(name, "")) for name, m in sorted(core.machines.items())],
             figures=core.figures,
+            time_confirmed=self._ctx.time_confirmed,
+            certificate_expires=core.renewal.certificate.expires,
+            holds=standing.holds(core),
         )
 
 

@@ -68,6 +68,21 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str] = {}
 
 
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """The device's certificate, as far as it decides anything.
+
+    Attributes:
+        issued, expires: by the cloud's time, seconds since the epoch; 0 where nothing is known of one.
+        authorities_sha256: of the CAs (PEM) that the device trusts.
+        request_pem: the request for another one, for the same key.
+    """
+
+    issued: float = 0.0
+    expires: float = 0.0
+    authorities_sha256: str = ""
+    request_pem: str = ""
+
+
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What concerns the whole device.
 

@@ -29,6 +29,8 @@ _HARMLESS = (
     cmd.Drain,
     cmd.TakeFigures,
     cmd.StopWorker,
+    cmd.TakeCertificate,
+    cmd.AskForCertificate,
     cmd.Sense,
     cmd.Log,
 )

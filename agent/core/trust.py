@@ -3,7 +3,8 @@
 Rules:
 - Nothing of a downward message is used before its signature, its binding to this device and its expiry
   (by trusted time) hold. Blocks alone are not signed: the signed block list proves them.
-- Trusted time rises only from a `Desired` that answers this boot's own nonce, and a nonce serves once.
+- Trusted time rises only from a `Desired` or a `CertificateGiven` that answers this boot's own nonce; for each kind
+  of message a nonce serves once.
 - A `Desired` is judged by the director's counter, which never falls; a command by the counter of its
   envelope, which must grow.
 - When the director has replaced its message key, the new key is known only from the very `Desired`
@@ -19,7 +20,7 @@ from agent.core.context import Context
 from fleet.errors import SignatureError
 from fleet.wire import codec, envelope
 from fleet.wire.envelope import Envelope
-from fleet.wire.messages import Desired
+from fleet.wire.messages import CertificateGiven, Desired
 from ota.errors import VerificationError
 from ota.verify import trust
 from ota.verify.trust import Acceptance, TrustStore
@@ -38,12 +39,14 @@ class Trust:
     Attributes:
         acceptance: the assignment that holds.
         damage: why the persisted store did not hold, empty when it did.
+        authorities_sha256: of the CAs that the newest `Desired` tells to trust; empty tells nothing.
     """
 
     def __init__(self, ctx: Context, store: TrustStore, *, enrolled: TrustStore) -> None:
         self._ctx = ctx
-        self._nonces: set[str] = set()
-        self.damage = ""
+        self._birth = ""
+        self._nonces: set[tuple[str, str]] = set()
+        self.damage = self.authorities_sha256 = ""
         ctx.set_trusted(max(store.time_floor, enrolled.time_floor))
         try:
             self.acceptance = trust.installed(store)
@@ -67,14 +70,22 @@ class Trust:
 
     def new_nonce(self) -> str:
         """A nonce for the next birth; older ones that were not answered are void."""
+        self._nonces.discard(("desired", self._birth))
+        self._birth = self._ctx.ids()
+        self._nonces.add(("desired", self._birth))
+        return self._birth
+
+    def certificate_nonce(self) -> str:
+        """A nonce for a certificate's request; older ones are void. The answer may bring a `Desired` with it."""
         nonce = self._ctx.ids()
-        self._nonces = {nonce}
+        self._nonces = {(kind, n) for kind, n in self._nonces if n == self._birth}
+        self._nonces |= {("desired", nonce), ("identity", nonce)}
         return nonce
 
     @property
     def unanswered(self) -> bool:
         """Whether a birth of this boot still waits for its answer."""
-        return bool(self._nonces)
+        return ("desired", self._birth) in self._nonces
 
     def open(self, kind: str, data: bytes, message: type[T]) -> tuple[Envelope, T]:
         """A message signed by one of the director's message keys.
@@ -94,16 +105,32 @@ class Trust:
         sealed = envelope.from_bytes(data)
         if sealed.key_id in self.acceptance.message_keys:
             desired = codec.from_json(Desired, self._unseal("desired", sealed, self.acceptance))
-            self._check_device(desired)
-            self._learn_time(desired)
+            self._check_device(desired.device)
+            self._learn_time("desired", desired.nonce, desired.now)
             self.acceptance = self._accept(desired)
+            self.authorities_sha256 = desired.authorities_sha256
             return
         desired = codec.from_json(Desired, sealed.payload)
-        self._check_device(desired)
+        self._check_device(desired.device)
         accepted = self._accept(desired)
         self._unseal("desired", sealed, accepted)
         self.acceptance = accepted
-        self._learn_time(desired)
+        self.authorities_sha256 = desired.authorities_sha256
+        self._learn_time("desired", desired.nonce, desired.now)
+
+    def certificate(self, data: bytes) -> CertificateGiven:
+        """Take a `CertificateGiven`; the store's time may have risen.
+
+        Raises:
+            SignatureError, WireError: it does not hold, or answers no request that waits.
+        """
+        _, given = self.open("identity", data, CertificateGiven)
+        self._check_device(given.device)
+        if not self._learn_time("identity", given.nonce, given.now):
+            raise SignatureError(
+                "expected a certificate that this device asked for, found another; it is refused"
+            )
+        return given
 
     def _unseal(self, kind: str, sealed: Envelope, by: Acceptance) -> bytes:
         return envelope.unseal(
@@ -114,11 +141,11 @@ class Trust:
             now=self._ctx.trusted_now(),
         )
 
-    def _check_device(self, desired: Desired) -> None:
-        if desired.device != self._ctx.settings.device:
+    def _check_device(self, device: str) -> None:
+        if device != self._ctx.settings.device:
             raise SignatureError(
-                f"expected the desired state of {self._ctx.settings.device!r}, "
-                f"found that of {desired.device!r}; it is refused"
+                f"expected a message for {self._ctx.settings.device!r}, "
+                f"found one for {device!r}; it is refused"
             )
 
     def _accept(self, desired: Desired) -> Acceptance:
@@ -131,14 +158,15 @@ class Trust:
             now=self._ctx.trusted_now(),
         )
 
-    def _learn_time(self, desired: Desired) -> None:
-        if desired.nonce not in self._nonces:
-            return
-        self._nonces.discard(desired.nonce)
-        self._ctx.set_trusted(desired.now)
-        self._ctx.synced = True
+    def _learn_time(self, kind: str, nonce: str, now: float) -> bool:
+        if (kind, nonce) not in self._nonces:
+            return False
+        self._nonces.discard((kind, nonce))
+        self._ctx.set_trusted(now)
+        self._ctx.time_confirmed = True
         raised = trust.raise_floor(self.store, self._ctx.trusted_now())
         self.acceptance = _with_store(self.acceptance, raised)
+        return True
 
 
 def _with_store(acceptance: Acceptance, store: TrustStore) -> Acceptance:

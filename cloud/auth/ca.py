@@ -3,7 +3,8 @@
 Rules:
 - A device's certificate names it: CN is the device id, O the tenant, OU ``device``. The names come from
   the claim, never from the certificate request; of the request only the public key counts.
-- A worker's certificate names it: CN is its name, OU ``worker``. It lasts for an hour or so.
+- A worker's certificate names it: CN is ``worker:`` and its name, OU ``worker``. It lasts for an hour or so. The colon
+  keeps it from ever bearing a device's CN, because some brokers look at nothing else.
 - A request must be signed by its own key (proof of possession) and that key must be EC P-256, because
   the same key signs the device's messages.
 - Validity starts a day early, for devices whose clock is a little behind.
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -27,7 +29,7 @@ from cloud.errors import EnrolmentError
 
 CA_DAYS = 3650
 SERVER_DAYS = 397
-DEVICE_DAYS = 90
+WORKER_PREFIX = "worker:"
 _BACKDATED = dt.timedelta(days=1)
 _MAX_CSR_BYTES = 8192
 
@@ -59,6 +61,16 @@ class Subject:
     name: str
     unit: str
     tenant: str = ""
+
+
+def worker_of(subject: Subject) -> str:
+    """The name of the worker that a certificate is for."""
+    return subject.name.removeprefix(WORKER_PREFIX)
+
+
+def device_subject(device: str, tenant: str) -> Subject:
+    """What a device's certificate says of it."""
+    return Subject(device, "device", tenant)
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,32 @@ def create(*, now: float, key: ec.EllipticCurvePrivateKey | None = None) -> Auth
         .add_extension(_authority_key_id(key.public_key()), critical=False)
     )
     return Authority(key, builder.sign(key, hashes.SHA256()))
+
+
+def vouch(old: Authority, new: Authority, *, now: float) -> bytes:
+    """The new authority's key under the old one's signature, as PEM: who trusts the old one follows it.
+
+    Both have the same name, so the certificate counts as self-issued and does not lengthen a path
+    (RFC 4210, section 4.4: "NewWithOld"; RFC 5280, section 6.1.4).
+    """
+    name = old.certificate.subject
+    lifetime = dt.timedelta(days=CA_DAYS)
+    builder = (
+        _builder(name, name, new.key.public_key(), now=now, lifetime=lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(_authority_key_id(old.key.public_key()), critical=False)
+    )
+    return builder.sign(old.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether `authority` signed `certificate`; dates are not judged."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def load(key_pem: bytes, certificate_pem: bytes) -> Authority:
@@ -167,11 +205,15 @@ def parse_csr(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def issue_device(
-    authority: Authority, key: ec.EllipticCurvePublicKey, *, device: str, tenant: str, now: float
+    authority: Authority,
+    key: ec.EllipticCurvePublicKey,
+    subject: Subject,
+    *,
+    now: float,
+    lifetime_s: float,
 ) -> Issued:
-    """A client certificate that names a device."""
-    lifetime = dt.timedelta(days=DEVICE_DAYS)
-    builder = _leaf(authority, Subject(device, "device", tenant), key, now, lifetime)
+    """A short-lived client certificate that names a device, see `device_subject`."""
+    builder = _leaf(authority, subject, key, now, dt.timedelta(seconds=lifetime_s))
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     return _signed(authority, builder.add_extension(usage, critical=False))
 
@@ -186,7 +228,7 @@ def issue_worker(
 ) -> Issued:
     """A short-lived client certificate that names a worker."""
     lifetime = dt.timedelta(seconds=lifetime_s)
-    builder = _leaf(authority, Subject(worker, "worker"), key, now, lifetime)
+    builder = _leaf(authority, Subject(WORKER_PREFIX + worker, "worker"), key, now, lifetime)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     return _signed(authority, builder.add_extension(usage, critical=False))
 

@@ -20,6 +20,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from cloud.auth import ca
 from cloud.broker import connection, server, tokens
 from cloud.broker import keys as broker_keys
 from cloud.broker.admin import Admin
@@ -123,7 +124,7 @@ class Callout:
 
     def _registered(self, peer: Peer) -> bool:
         if peer.subject.unit == WORKER_UNIT:
-            return workers.admitted(self._context, peer.subject.name, peer.serial)
+            return workers.admitted(self._context, ca.worker_of(peer.subject), peer.serial)
         with self._context.read() as session:
             device = Devices(session).find(peer.subject.name)
             key = Devices(session).key(peer.serial)

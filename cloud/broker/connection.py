@@ -56,7 +56,7 @@ def local_route(settings: Settings) -> Route:
     """The cloud's own way to its broker."""
     pki = Pki(settings.path("ca"))
     context = tls(
-        ca_pem=pki.authority.certificate.read_text(),
+        ca_pem=pki.authorities().decode(),
         certificate=pki.gateway.certificate,
         key=pki.gateway.key,
     )

@@ -9,6 +9,8 @@ Rules:
   hears every ``up`` and publishes to every ``down`` and ``blob``. Nothing else is granted.
 - A worker takes messages of the work queue, says what became of them, and hears the hints; the cloud also
   fills the queue. Neither is granted anything of the devices' over that connection.
+- A device's permissions end after `SESSION_S`, or with its certificate: the broker cuts the connection, the device
+  comes back, and is judged again.
 - NATS writes ``/`` as ``.`` and ``+`` as ``*``.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloud.auth import ca
 from cloud.auth.ca import Subject
 from cloud.broker import work_names
 from cloud.errors import AdmissionError
@@ -27,6 +30,7 @@ CLOUD_PREFIX = "cloud:"
 DEVICE_UNIT = "device"
 CLOUD_UNIT = "cloud"
 WORKER_UNIT = "worker"
+SESSION_S = 12 * 3600.0
 MQTT, NATS = "mqtt", "nats"
 _ROOT = topics.ROOT.replace("/", ".")
 
@@ -76,10 +80,10 @@ def permissions(peer: Peer, *, now: float) -> Permissions:
             "expected a device's or the cloud's certificate on the MQTT port, or a worker's or the cloud's "
             f"on the NATS port, found unit {peer.subject.unit!r} over {peer.kind!r}"
         )
-    return given(peer)
+    return given(peer, now)
 
 
-def _device(peer: Peer) -> Permissions:
+def _device(peer: Peer, now: float) -> Permissions:
     device, tenant = peer.subject.name, peer.subject.tenant
     try:
         topics.check_id(device, what="device")
@@ -95,11 +99,11 @@ def _device(peer: Peer) -> Permissions:
         name=device,
         publish=tuple(f"{root}.d.{device}.up.{kind.value}" for kind in topics.Up),
         subscribe=(f"{root}.d.{device}.down.*", f"{root}.blob.*"),
-        expires=peer.not_after,
+        expires=min(peer.not_after, now + SESSION_S),
     )
 
 
-def _cloud(peer: Peer) -> Permissions:
+def _cloud(peer: Peer, _now: float) -> Permissions:
     if not peer.client_id.startswith(CLOUD_PREFIX):
         raise AdmissionError(
             f"expected a client id of the cloud ({CLOUD_PREFIX}...), found {peer.client_id!r}"
@@ -112,8 +116,8 @@ def _cloud(peer: Peer) -> Permissions:
     )
 
 
-def _worker(peer: Peer) -> Permissions:
-    name = work_names.check(peer.subject.name)
+def _worker(peer: Peer, _now: float) -> Permissions:
+    name = work_names.check(ca.worker_of(peer.subject))
     return Permissions(
         name=f"worker:{name}",
         publish=(
@@ -126,7 +130,7 @@ def _worker(peer: Peer) -> Permissions:
     )
 
 
-def _queue(peer: Peer) -> Permissions:
+def _queue(peer: Peer, _now: float) -> Permissions:
     return Permissions(
         name=CLOUD_PREFIX + "queue",
         publish=(f"{work_names.ROOT}.>", work_names.HINTS, "$JS.API.>", "$JS.ACK.>"),
@@ -136,7 +140,7 @@ def _queue(peer: Peer) -> Permissions:
     )
 
 
-_GIVEN: dict[tuple[str, str], Callable[[Peer], Permissions]] = {
+_GIVEN: dict[tuple[str, str], Callable[[Peer, float], Permissions]] = {
     (MQTT, DEVICE_UNIT): _device,
     (MQTT, CLOUD_UNIT): _cloud,
     (NATS, WORKER_UNIT): _worker,

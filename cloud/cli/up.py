@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     help="Port where devices connect (MQTT over mTLS), kept.  [default: a free one]",
 )
 @click.option(
+    "--mqtt-broker",
+    metavar="HOST:PORT",
+    help="An MQTT broker of your own for the devices (see `outrider broker`), kept.  [default: the built-in one]",
+)
+@click.option(
     "--worker-port",
     type=click.IntRange(0, 65535),
     help="Port where workers get jobs (NATS over mTLS), kept.  [default: a free one]",

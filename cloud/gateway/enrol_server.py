@@ -1,11 +1,14 @@
 """The enrolment server: HTTPS on a port of its own, where a device trades a claim code for a certificate.
 
 Rules:
-- ``GET /ca.pem`` gives the fleet's CA to a device that does not know it yet; the device compares it with
-  the fingerprint that its operator gave it, and only then sends its code, over verified TLS.
+- ``GET /ca.pem`` gives the fleet's CAs to a device that does not know it yet; the device looks
+  for the fingerprint that its operator gave it, and only then sends its code, over verified TLS.
 - ``POST /enrol`` takes ``{code, csr_pem, hardware_class}``; the answer holds all that a device needs to
   trust this cloud and to connect. Binary values are base64.
 - ``GET /blobs/...`` is for devices that have enrolled; see `cloud.gateway.blob_routes`.
+- ``POST /renew`` takes an envelope of kind ``req`` with a `CertificateWanted`, as over MQTT, from a device whose
+  certificate has ended or whose link is refused; it shows no certificate for that. The answer holds two
+  sealed messages, ``desired`` (new keys, and the time) and ``identity`` (the certificate), in this order.
 - Requests are small, and limited per address; every refusal has the same form as the REST API's.
 """
 
@@ -17,7 +20,8 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -26,14 +30,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cloud.auth.ca import Authority
 from cloud.auth.pki import Pki
 from cloud.context import Context
-from cloud.errors import EnrolmentError, InputError, TooManyRequestsError
+from cloud.errors import (
+    AdmissionError,
+    DeniedError,
+    EnrolmentError,
+    InputError,
+    TooManyRequestsError,
+)
+from cloud.gateway import seals
 from cloud.gateway.blob_routes import BlobRoutes, PeerProtocol
 from cloud.gateway.ratelimit import RateLimit
-from cloud.services import enrolment, trust
-from fleet.errors import OutriderError
+from cloud.services import enrolment, identities, trust
+from cloud.services.enrolment import Issuer
+from fleet.errors import OutriderError, SignatureError, WireError
+from fleet.registry.repositories import Devices
+from fleet.wire import codec, envelope
+from fleet.wire.messages import CertificateWanted
+from fleet.wire.messages import Request as Wanted
+from fleet.wire.topics import Up, UpTopic
 
 MAX_BODY_BYTES = 32 * 1024
 BURST = 60.0
@@ -76,12 +92,20 @@ class EnrolAnswer(msgspec.Struct, frozen=True, kw_only=True):
     now: float
 
 
+class RenewAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device gets for its renewal: sealed messages, as the broker would bring them."""
+
+    desired: bytes
+    identity: bytes
+
+
 class EnrolServer:
     """The running server."""
 
-    def __init__(self, context: Context, authority: Authority) -> None:
+    def __init__(self, context: Context, issuer: Issuer, authorities: bytes) -> None:
         self._context = context
-        self._authority = authority
+        self._issuer = issuer
+        self._authorities = authorities
         self._limit = RateLimit(burst=BURST, per_s=PER_S)
         self._listener: socket.socket | None = None
         self._server: _Server | None = None
@@ -93,6 +117,7 @@ class EnrolServer:
             routes=[
                 Route("/ca.pem", self._ca, methods=["GET"]),
                 Route("/enrol", self._enrol, methods=["POST"]),
+                Route("/renew", self._renew, methods=["POST"]),
                 *BlobRoutes(self._context).routes(),
             ]
         )
@@ -112,7 +137,7 @@ class EnrolServer:
             ssl_certfile=pair.certificate,
             ssl_keyfile=str(pair.key),
             ssl_version=ssl.PROTOCOL_TLS_SERVER,
-            ssl_ca_certs=str(pki.authority.certificate),
+            ssl_ca_certs=str(pki.bundle),
             ssl_cert_reqs=ssl.CERT_OPTIONAL,  # devices show theirs for blobs
             http=PeerProtocol,
             lifespan="off",
@@ -145,28 +170,49 @@ class EnrolServer:
             self._check_rate(request)
         except OutriderError as error:
             return _refusal(error)
-        return Response(self._authority.pem(), media_type="application/x-pem-file")
+        return Response(self._authorities, media_type="application/x-pem-file")
 
     async def _enrol(self, request: Request) -> Response:
+        return await self._answered(request, lambda body: self._admit(_parse(body)))
+
+    async def _renew(self, request: Request) -> Response:
+        return await self._answered(request, self._renewed)
+
+    async def _answered(
+        self, request: Request, act: Callable[[bytes], EnrolAnswer | RenewAnswer]
+    ) -> Response:
+        what = request.url.path
         try:
             self._check_rate(request)
-            asked = _parse(await _body(request))
-            answer = await asyncio.to_thread(self._admit, asked)
+            answer = await asyncio.to_thread(act, await _body(request))
         except OutriderError as error:
-            log.info("enrolment refused: %s", error)
+            log.info("%s refused: %s", what, error)
             return _refusal(error)
         except Exception:
-            log.exception("enrolment failed")
-            return _error(
-                500, "cloud.internal", "enrolment failed; ask again later", retryable=True
-            )
+            log.exception("%s failed", what)
+            return _error(500, "cloud.internal", "that failed; ask again later", retryable=True)
         return Response(msgspec.json.encode(answer), media_type="application/json")
+
+    def _renewed(self, body: bytes) -> RenewAnswer:
+        device = envelope.from_bytes(body).device
+        with self._context.read() as session:
+            row = Devices(session).find(device)
+        topic = UpTopic(row.tenant if row else "", device, Up.REQ)
+        payload, key = seals.opened(self._context, topic, body)
+        wanted: Any = codec.from_json(Wanted, payload)  # type: ignore[arg-type]  # a union is a type to msgspec
+        if not isinstance(wanted, CertificateWanted):
+            raise WireError(
+                "expected a request for a certificate, found another; send it over MQTT"
+            )
+        identity = identities.renew(self._context, device, wanted, key=key)
+        desired = trust.sealed_desired(self._context, device, nonce=wanted.nonce)
+        return RenewAnswer(desired=desired, identity=identity)
 
     def _admit(self, asked: EnrolRequest) -> EnrolAnswer:
         with self._context.unit() as unit:
             admitted = enrolment.enrol(
                 unit,
-                self._authority,
+                self._issuer,
                 code=asked.code,
                 csr_pem=asked.csr_pem.encode(),
                 hardware_class=asked.hardware_class,
@@ -179,8 +225,8 @@ class EnrolServer:
             device=admitted.device,
             tenant=admitted.tenant,
             certificate_pem=admitted.certificate_pem.decode(),
-            ca_pem=self._authority.pem().decode(),
-            broker=BrokerAddress(settings.reachable_host, settings.broker_port),
+            ca_pem=self._authorities.decode(),
+            broker=BrokerAddress(*settings.device_broker(settings.reachable_host)),
             image_root=roots.image,
             director_root=roots.director,
             director_targets=desired.director["targets.json"],
@@ -210,7 +256,8 @@ async def start(context: Context) -> EnrolServer:
         DataDirError: the CA is missing or damaged.
         InputError: the port is taken.
     """
-    server = EnrolServer(context, Pki(context.settings.path("ca")).load_authority())
+    issuer = identities.issuer(context.settings)
+    server = EnrolServer(context, issuer, Pki(context.settings.path("ca")).authorities())
     await server.start()
     return server
 
@@ -239,7 +286,7 @@ def _parse(body: bytes) -> EnrolRequest:
 
 def _refusal(error: OutriderError) -> Response:
     status = 400
-    if isinstance(error, EnrolmentError):
+    if isinstance(error, (EnrolmentError, DeniedError, AdmissionError, SignatureError)):
         status = 403
     elif isinstance(error, TooManyRequestsError):
         status = 429

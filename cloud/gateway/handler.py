@@ -10,27 +10,25 @@ Rules:
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
-
-from cryptography.hazmat.primitives import serialization
+from typing import Any
 
 from cloud.context import Context
 from cloud.errors import AdmissionError, DeniedError
-from cloud.gateway import metrics, orders
+from cloud.gateway import metrics, orders, seals
 from cloud.gateway.blocks import BlockServer
 from cloud.gateway.inbox import Incoming
-from cloud.services import engines, ingest, trust
+from cloud.services import engines, identities, ingest, trust
 from cloud.services.proving import Sealed
 from fleet.errors import OutriderError, SignatureError, WireError
 from fleet.registry.errors import NotFoundError
-from fleet.registry.repositories import Devices
-from fleet.wire import codec, envelope
+from fleet.wire import codec
 from fleet.wire.messages import (
     Ack,
     Birth,
     BlocksWanted,
+    CertificateWanted,
     Command,
     CommandOp,
     EngineBlock,
@@ -113,42 +111,17 @@ class Handler:
             if not status.online:
                 self.ask_for_birth(topic)  # a late will may speak of the connection before this one
             return
-        payload, key = self._open(message)
+        payload, key = seals.opened(self._context, topic, message.payload)
         if topic.kind is Up.BIRTH:
             self._birth(topic, payload)
         elif topic.kind is Up.REQ:
-            self._request(topic, codec.from_json(Request, payload), message.payload)  # type: ignore[arg-type]  # a union is a type to msgspec
+            request: Any = codec.from_json(Request, payload)  # type: ignore[arg-type]  # a union is a type to msgspec
+            self._request(topic, request, Sealed(message.payload, key))
         else:
             acked = self._ingest(topic, payload, Sealed(message.payload, key))
             waiting = self._acks.setdefault(topic._replace(kind=Up.EVENT), {})
             for boot_epoch, numbers in acked.items():
                 waiting.setdefault(boot_epoch, []).extend(numbers)
-
-    def _open(self, message: Incoming) -> tuple[bytes, bytes]:
-        """The payload, when one of the device's own keys signed it, and that key (DER).
-
-        Raises:
-            WireError: no envelope.
-            SignatureError: signed by nobody who may speak for the device.
-            AdmissionError: the device is unknown, revoked, or of another tenant.
-        """
-        topic = message.topic
-        sealed = envelope.from_bytes(message.payload)
-        with self._context.read() as session:
-            device = Devices(session).find(topic.device)
-            keys = Devices(session).keys(topic.device)
-        if device is None or device.revoked_at is not None or device.tenant != topic.tenant:
-            raise AdmissionError(
-                f"expected a device of tenant {topic.tenant!r}, {topic.device!r} is none"
-            )
-        payload = envelope.unseal(
-            sealed,
-            {key.key_id: _public_key(key.public_key) for key in keys},
-            kind=topic.kind.value,
-            device=topic.device,
-            now=self._context.clock(),
-        )
-        return payload, next(key.public_key for key in keys if key.key_id == sealed.key_id)
 
     def _birth(self, topic: UpTopic, payload: bytes) -> None:
         birth = codec.from_json(Birth, payload)
@@ -157,7 +130,7 @@ class Handler:
         self._reply(topic, Down.DESIRED, codec.to_json(desired))
         metrics.DESIRED.inc()
 
-    def _request(self, topic: UpTopic, request: Request, sealed: bytes) -> None:
+    def _request(self, topic: UpTopic, request: Request, sealed: Sealed) -> None:
         if isinstance(request, BlocksWanted):
             refusal = self._blocks.ask(topic, request)
             if refusal is not None:
@@ -168,7 +141,11 @@ class Handler:
             self._send(topic, Down.DESIRED, desired)
             metrics.DESIRED.inc()
             return
-        if self._engine(topic, request, sealed):
+        if isinstance(request, CertificateWanted):
+            given = identities.renew(self._context, topic.device, request, key=sealed.key)
+            self._send(topic, Down.IDENTITY, given)
+            return
+        if self._engine(topic, request, sealed.envelope):
             for to, command in orders.due(self._context, device=topic.device):
                 self._reply(to, Down.CMD, codec.to_json(command))
 
@@ -210,11 +187,3 @@ class Handler:
         kind, device = message.topic.kind.value, message.topic.device
         metrics.MESSAGES.labels(kind, outcome).inc()
         log.warning("%s of %s dropped (%s): %s", kind, device, error.code, error)
-
-
-@functools.lru_cache(maxsize=4096)
-def _public_key(der: bytes) -> envelope.PublicKey:
-    key = serialization.load_der_public_key(der)
-    if not isinstance(key, envelope.PublicKey):
-        raise SignatureError(f"expected an EC or Ed25519 key, found {type(key).__name__}")
-    return key

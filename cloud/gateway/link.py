@@ -69,7 +69,7 @@ class Link:
             client_id=CLOUD_PREFIX + client_id,
             protocol=mqtt.MQTTv311,
         )
-        tls = ssl.create_default_context(cafile=str(pki.authority.certificate))
+        tls = ssl.create_default_context(cadata=pki.authorities().decode())
         tls.minimum_version = ssl.TLSVersion.TLSv1_2
         tls.load_cert_chain(pki.gateway.certificate, pki.gateway.key)
         self._client.tls_set_context(tls)

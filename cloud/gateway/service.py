@@ -115,7 +115,7 @@ class Gateway:
 async def start(context: Context) -> Gateway:
     """Start the gateway of an installation; it connects in the background."""
     settings = context.settings
-    link = Link(Address(settings.local_host, settings.broker_port), Pki(settings.path("ca")))
+    link = Link(Address(*settings.device_broker(settings.local_host)), Pki(settings.path("ca")))
     gateway = Gateway(context, link)
     gateway.start()
     return gateway

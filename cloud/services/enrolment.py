@@ -8,6 +8,8 @@ Rules:
   it would have expired, the key that used it gets the same answer again.
 - Enrolling a known device anew revokes its earlier keys; a revoked device needs a new claim, made by an
   operator, to come back.
+- A device renews its certificate with the key that it has, as long as that key is not revoked; the dates of
+  the certificate before do not matter. Asking again soon gives the same certificate again.
 - Every step is audited in its own transaction.
 """
 
@@ -17,6 +19,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -24,13 +27,15 @@ from cloud.audit import log
 from cloud.auth import ca
 from cloud.auth.ca import Authority
 from cloud.context import Unit
-from cloud.errors import EnrolmentError
+from cloud.errors import DeniedError, EnrolmentError
 from fleet.registry.repositories import Devices
 from fleet.registry.tables import Claim, Device, DeviceKey
 from fleet.wire import envelope, topics
 
 MAX_CLAIM_S = 30 * 86400.0
 MIN_CLAIM_S = 10.0
+MAX_REPEAT_S = 3600.0
+_REPEAT_SHARE = 0.1
 _MAX_CODE_LENGTH = 200
 _BAD_CODE = (
     "expected a claim code that is unused and has not expired; ask an operator for a new one"
@@ -44,6 +49,14 @@ class NewClaim:
     device: str
     code: str
     expires: float
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """Who signs devices' certificates, and for how long."""
+
+    authority: Authority
+    lifetime_s: float
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,12 @@ def create_claim(  # noqa: PLR0913  each is a choice of the operator's, given by
 
 
 def enrol(
-    unit: Unit, authority: Authority, *, code: str, csr_pem: bytes, hardware_class: str
+    unit: Unit,
+    issuer: Issuer,
+    *,
+    code: str,
+    csr_pem: bytes,
+    hardware_class: str,
 ) -> Admitted:
     """Use up a claim and issue the device's certificate.
 
@@ -109,8 +127,7 @@ def enrol(
         return _again(unit, claim, key)
     claim.used_at = unit.now
     device = _admit(unit, claim, hardware_class)
-    issued = ca.issue_device(authority, key, device=device.id, tenant=claim.tenant, now=unit.now)
-    Devices(unit.session).add(_row(issued, key, device.id, unit.now))
+    issued = _issue(unit, issuer, key, device)
     log.record(
         unit,
         actor=f"device:{device.id}",
@@ -122,6 +139,61 @@ def enrol(
     unit.publish("device", device=device.id)
     unit.publish("revoked", device=device.id)
     return Admitted(device.id, claim.tenant, issued.certificate_pem, issued.not_after)
+
+
+def renew(unit: Unit, issuer: Issuer, *, device: str, key: bytes, csr_pem: bytes) -> bytes:
+    """A new certificate (PEM) for the key that a device has; the caller has seen that key's signature.
+
+    Args:
+        unit: the transaction.
+        issuer: the CA, and how long certificates last.
+        device: who asks.
+        key: the key that signed the request (DER); the registry holds it, not revoked, for that device.
+        csr_pem: the certificate request.
+
+    Raises:
+        EnrolmentError: the certificate request is not usable, or for another key.
+        DeniedError: the device was revoked meanwhile.
+    """
+    asked = ca.parse_csr(csr_pem)
+    if _der(asked) != key:
+        raise EnrolmentError(
+            "expected a request for the key that signed it; a device with a new key enrols anew, with a claim"
+        )
+    row = Devices(unit.session).get_for_update(device)
+    held = [one for one in Devices(unit.session).keys(device) if one.public_key == key]
+    if row.revoked_at is not None or not held:
+        raise DeniedError(f"device {device!r} is revoked; it needs a new claim to come back")
+    if _is_fresh(held[0], issuer, unit.now):
+        return held[0].certificate.encode()
+    issued = _issue(unit, issuer, asked, row)
+    for one in held:
+        if one.not_after < unit.now:
+            unit.session.delete(one)  # its key is in the new row
+    log.record(
+        unit,
+        actor=f"device:{device}",
+        action="device.renew",
+        subject=device,
+        serial=issued.serial,
+    )
+    unit.publish("device", device=device)
+    return issued.certificate_pem
+
+
+def _is_fresh(held: DeviceKey, issuer: Issuer, now: float) -> bool:
+    certificate = x509.load_pem_x509_certificate(held.certificate.encode())
+    soon = now - held.created_at < min(MAX_REPEAT_S, issuer.lifetime_s * _REPEAT_SHARE)
+    return soon and ca.issued_by(certificate, issuer.authority.certificate)
+
+
+def _issue(unit: Unit, issuer: Issuer, key: ec.EllipticCurvePublicKey, device: Device) -> ca.Issued:
+    subject = ca.device_subject(device.id, device.tenant)
+    issued = ca.issue_device(
+        issuer.authority, key, subject, now=unit.now, lifetime_s=issuer.lifetime_s
+    )
+    Devices(unit.session).add(_row(issued, key, device.id, unit.now))
+    return issued
 
 
 def revoke(unit: Unit, device_id: str, *, actor: str) -> None:

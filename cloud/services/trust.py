@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+from securesystemslib.signer import Signer
 from sqlmodel import Session
 
 from cloud.audit import log
+from cloud.auth.pki import Pki
 from cloud.context import Context, Unit
 from cloud.services import terms
 from cloud.settings import Settings
@@ -28,11 +31,13 @@ from fleet.registry.tables import Artifact, Assignment, DesiredModel, Device
 from fleet.wire import codec, envelope
 from fleet.wire.messages import Desired
 from fleet.wire.topics import Down
+from ota.errors import KeyFileError
 from ota.metadata import roots as metadata_roots
 from ota.metadata.director import ASSIGNMENT_DAYS, Assigned, Director
 from ota.metadata.image import TIMESTAMP_DAYS, ImageRepository
 from ota.metadata.release import ReleaseFile, parse_path, target_path
 from ota.signing import keys
+from ota.signing.keystore import Keystore
 from ota.transfer.terms import Terms
 
 IMAGE, DIRECTOR = "image", "director"
@@ -227,7 +232,7 @@ def refresh(context: Context) -> bool:
         if not _timestamp_is_stale(unit.session, now=unit.now):
             return False
         repository = image_for_change(unit, context.settings)
-        repository.refresh(unit.now)
+        repository.refresh(unit.now, _release_signers(context.settings, repository, unit.now))
         put_image(unit, repository, action="trust.refresh", subject=IMAGE)
     return True
 
@@ -299,7 +304,15 @@ def _desired(session: Session, context: Context, device: Device, *, nonce: str) 
             root_version=device.trust.get("director/root.json", 0),
         ),
         nonce=nonce,
+        authorities_sha256=_authorities_sha256(context.settings),
     )
+
+
+def _authorities_sha256(settings: Settings) -> str:
+    pki = Pki(settings.path("ca"))
+    if not pki.authority.certificate.exists():
+        return ""
+    return hashlib.sha256(pki.authorities()).hexdigest()
 
 
 def _assigned(session: Session, want: DesiredModel, transfer: Terms) -> Assigned:
@@ -321,6 +334,18 @@ def _assignment_is_stale(session: Session, device: Device, *, now: float) -> boo
     if newest.created_at < Trust(session).roots_updated_at():
         return True
     return now > newest.created_at + ASSIGNMENT_DAYS * _DAY_S * _RENEW_SHARE
+
+
+def _release_signers(
+    settings: Settings, repository: ImageRepository, now: float
+) -> dict[str, Signer]:
+    """Of the models whose role ages, those whose release key is here; the others wait for who has theirs."""
+    found: dict[str, Signer] = {}
+    for model in repository.ageing(now):
+        with suppress(KeyFileError):
+            keyids = [key.keyid for key in repository.release_keys(model)]
+            found[model] = Keystore(settings.data).signer(keys.release_role(model), keyids)
+    return found
 
 
 def _timestamp_is_stale(session: Session, *, now: float) -> bool:

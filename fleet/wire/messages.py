@@ -214,7 +214,21 @@ class EngineBlock(Message, frozen=True, tag_field="op", tag="engine_block"):
     data: bytes
 
 
-Request = BlocksWanted | MetadataWanted | EngineOffer | EngineFailure | EngineBlock
+class CertificateWanted(Message, frozen=True, tag_field="op", tag="certificate"):
+    """Ask for a new certificate for the key that signs this; over MQTT, or in the body of ``POST /renew``.
+
+    Attributes:
+        csr_pem: certificate request (PKCS #10, PEM) for that key.
+        nonce: the answer bears it, and trusted time is bound to it.
+    """
+
+    csr_pem: str
+    nonce: str
+
+
+Request = (
+    BlocksWanted | MetadataWanted | CertificateWanted | EngineOffer | EngineFailure | EngineBlock
+)
 
 
 # --- to the device ---------------------------------------------------------------------------------
@@ -228,6 +242,8 @@ class Desired(Message, frozen=True):
         now: the cloud's time, trusted only when `nonce` answers the device's own.
         image: TUF metadata of the image repository, file name to bytes.
         director: TUF metadata of the director, file name to bytes; ``targets.json`` is the assignment.
+        authorities_sha256: of the CAs (PEM) that the fleet's certificates come from, lower-case hex; a device that
+            trusts others asks for a certificate. Empty tells nothing.
     """
 
     device: str
@@ -235,6 +251,23 @@ class Desired(Message, frozen=True):
     image: dict[str, bytes]
     director: dict[str, bytes]
     nonce: str = ""
+    authorities_sha256: str = ""
+
+
+class CertificateGiven(Message, frozen=True):
+    """A device's new certificate, and whom it should trust from now on.
+
+    Attributes:
+        nonce: of the request.
+        now: the cloud's time, trusted because of the nonce; the certificate counts from then.
+        authorities_pem: the CAs that vouch for the fleet's servers and devices, the present one first.
+    """
+
+    device: str
+    nonce: str
+    now: float
+    certificate_pem: str
+    authorities_pem: str
 
 
 class Refusal(Message, frozen=True):

@@ -47,12 +47,13 @@ CHANNELS = (
     Channel(topics.Up.REPORTED, (m.Reported,), JSON, True, "A step of a model's update; sent until acknowledged."),
     Channel(topics.Up.EVENT, (m.Event,), JSON, True, "Something an operator may want to read; sent until acknowledged."),
     Channel(topics.Up.TELEMETRY, (m.TelemetryBatch,), MSGPACK, True, "Windows; sent until acknowledged."),
-    Channel(topics.Up.REQ, (m.BlocksWanted, m.MetadataWanted, m.EngineOffer, m.EngineFailure, m.EngineBlock), JSON, True, "Ask for blocks or metadata; hand over an engine that was ordered."),
+    Channel(topics.Up.REQ, (m.BlocksWanted, m.MetadataWanted, m.CertificateWanted, m.EngineOffer, m.EngineFailure, m.EngineBlock), JSON, True, "Ask for blocks, metadata or a certificate; hand over an engine that was ordered."),
     Channel(topics.Down.DESIRED, (m.Desired,), JSON, True, "All metadata a device needs to know what to run."),
     Channel(topics.Down.RES, (m.Refusal,), JSON, True, "Answer to a request that cannot be served."),
     Channel(topics.Down.BLOB, (m.Block,), MSGPACK, False, "One block; proved by the signed block list."),
     Channel(topics.Down.ACK, (m.Ack,), JSON, True, "What the cloud has committed."),
     Channel(topics.Down.CMD, (m.Command,), JSON, True, "An order outside the assignment."),
+    Channel(topics.Down.IDENTITY, (m.CertificateGiven,), JSON, True, "A new certificate, and whom to trust."),
 )  # fmt: skip
 
 

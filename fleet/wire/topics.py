@@ -37,6 +37,7 @@ class Down(str, Enum):
     BLOB = "blob"
     ACK = "ack"
     CMD = "cmd"
+    IDENTITY = "identity"
 
 
 class UpTopic(NamedTuple):

@@ -39,6 +39,14 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
+class _Dated(msgspec.Struct):
+    expires: datetime
+
+
+class _AnyDated(msgspec.Struct):
+    signed: _Dated
+
+
 class _AnyDocument(msgspec.Struct):
     signed: _Versioned
 
@@ -132,6 +140,18 @@ def version_of(data: bytes, *, name: str) -> int:
     """
     try:
         return msgspec.json.decode(data, type=_AnyDocument).signed.version
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MetadataError(f"{name}: expected TUF metadata, found {error}") from None
+
+
+def expiry_of(data: bytes, *, name: str) -> float:
+    """When a document of any type expires, seconds since the epoch; its signatures are not looked at.
+
+    Raises:
+        MetadataError: it does not say.
+    """
+    try:
+        return msgspec.json.decode(data, type=_AnyDated).signed.expires.timestamp()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MetadataError(f"{name}: expected TUF metadata, found {error}") from None
 

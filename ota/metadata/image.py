@@ -263,13 +263,34 @@ class ImageRepository:
         top = self._sign_targets(self._targets("targets.json"), self._signers.targets, now)
         return self._publish({"targets.json": top}, now)
 
-    def refresh(self, now: float) -> dict[str, bytes]:
-        """Sign the snapshot and the timestamp again, so that they do not expire.
+    def ageing(self, now: float) -> list[str]:
+        """The models whose role is past half of its life; a device could accept none of them once it has ended."""
+        return [model for model in self.models if self._ages(f"{model}.json", now)]
+
+    def refresh(
+        self, now: float, release_signers: Mapping[str, Signer] | None = None
+    ) -> dict[str, bytes]:
+        """Sign the snapshot and the timestamp again, so that they do not expire, and the targets that age.
+
+        Args:
+            now: the time, seconds since the epoch.
+            release_signers: release keys by model; the roles of these models are signed again.
 
         Returns:
             The documents that changed.
         """
-        return self._publish({}, now)
+        changed = {
+            f"{model}.json": self._sign_targets(self._targets(f"{model}.json"), signer, now)
+            for model, signer in (release_signers or {}).items()
+        }
+        if self._ages("targets.json", now):
+            top = self._targets("targets.json")
+            changed["targets.json"] = self._sign_targets(top, self._signers.targets, now)
+        return self._publish(changed, now)
+
+    def _ages(self, file: str, now: float) -> bool:
+        expires = self._targets(file).expires.timestamp()
+        return now > expires - TARGETS_DAYS * DAY_S / 2
 
     def for_device(self, models: Sequence[str], *, root_version: int = 0) -> dict[str, bytes]:
         """The documents that a device needs.

@@ -34,6 +34,7 @@ __all__ = [
     "TrustStore",
     "accept",
     "assignment_digest",
+    "expired",
     "from_bytes",
     "initial",
     "installed",
@@ -174,6 +175,18 @@ def versions(store: TrustStore) -> dict[str, int]:
     files = {f"image/{k}": v for k, v in store.image.items()}
     files |= {f"director/{k}": v for k, v in store.director.items()}
     return {name: documents.version_of(data, name=name) for name, data in sorted(files.items())}
+
+
+def expired(store: TrustStore, *, now: float) -> dict[str, float]:
+    """When each document that has expired by `now` did so; nothing new can be accepted with these.
+
+    Raises:
+        VerificationError: a document of the store cannot be read.
+    """
+    files = {f"image/{k}": v for k, v in store.image.items()}
+    files |= {f"director/{k}": v for k, v in store.director.items()}
+    found = {name: documents.expiry_of(data, name=name) for name, data in sorted(files.items())}
+    return {name: at for name, at in found.items() if at <= now}
 
 
 def assignment_digest(store: TrustStore) -> str:

@@ -23,6 +23,7 @@ from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Incoming
 from cloud.gateway.pushes import Pushes
 from cloud.services import attestors, enrolment, proving, rollouts, trust
+from cloud.services.enrolment import Issuer
 from cloud.settings import Settings
 from compiler.provenance import attest, predicate
 from compiler.provenance.predicate import GateFigures, Provenance
@@ -133,7 +134,7 @@ class Backend:
         with context.unit() as unit:
             enrolment.enrol(
                 unit,
-                self._authority,
+                Issuer(self._authority, context.settings.device_certificate_s),
                 code=claim.code,
                 csr_pem=csr,
                 hardware_class=hardware_class,

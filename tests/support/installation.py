@@ -30,6 +30,7 @@ from fleet.wire import envelope
 
 T = TypeVar("T")
 TENANT = "default"
+DAY_S = 86400.0
 
 
 def eventually(condition: Callable[[], T], what: str, within_s: float = 20.0) -> T:
@@ -112,11 +113,22 @@ class House:
         self.running = running
         return running
 
-    def identity(self, device: str, *, tenant: str = TENANT, register: bool = True) -> Identity:
+    def identity(
+        self,
+        device: str,
+        *,
+        tenant: str = TENANT,
+        register: bool = True,
+        lifetime_s: float = DAY_S,
+    ) -> Identity:
         key = ca.new_key()
         authority = self.pki.load_authority()
         issued = ca.issue_device(
-            authority, key.public_key(), device=device, tenant=tenant, now=self.context.clock()
+            authority,
+            key.public_key(),
+            ca.device_subject(device, tenant),
+            now=self.context.clock(),
+            lifetime_s=lifetime_s,
         )
         if register:
             self._register(device, tenant, key.public_key(), issued)
@@ -127,7 +139,11 @@ class House:
         key = ca.new_key()
         other = ca.create(now=self.context.clock())
         issued = ca.issue_device(
-            other, key.public_key(), device=device, tenant=TENANT, now=self.context.clock()
+            other,
+            key.public_key(),
+            ca.device_subject(device, TENANT),
+            now=self.context.clock(),
+            lifetime_s=DAY_S,
         )
         return self._store(f"stranger-{device}", key, issued.certificate_pem)
 

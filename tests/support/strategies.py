@@ -76,7 +76,7 @@ _FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
 }
 
 KINDS: tuple[type[m.Message], ...] = (
-    m.Birth, m.Status, m.Reported, m.Event, m.TelemetryBatch, m.BlocksWanted, m.MetadataWanted,
+    m.Birth, m.Status, m.Reported, m.Event, m.TelemetryBatch, m.BlocksWanted, m.MetadataWanted, m.CertificateWanted, m.CertificateGiven,
     m.EngineOffer, m.EngineFailure, m.EngineBlock,
     m.Desired, m.Refusal, m.Block, m.Ack, m.Command,
 )  # fmt: skip

@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 from support.virtual_cloud import DEVICE, KEY, TENANT, Cloud
 
+from agent.adapters.identity import Identity
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.context import Settings
 from agent.core.core import Core
-from agent.core.records import DeviceRecord, ModelRecord
+from agent.core.records import Certificate, DeviceRecord, ModelRecord
 from agent.core.states import TERMINAL
 from agent.serving.port import Figures, SelfTest
+from fleet.errors import OutriderError
 from fleet.telemetry import histogram
 from fleet.telemetry.window import LATENCY_EDGES_MS
 from fleet.wire import envelope
@@ -51,14 +53,19 @@ class Device:
         power: commands until the power is cut; None for never.
         traffic: whether applications ask the models.
         lose: of each n-th message down, one is lost; 0 for none.
+        identity: key and certificate on a real disk; None for a key of its own and no certificate.
+        wall: what the local clock shows at the next start.
         upgraded: whether the engines of before no longer fit.
         https: whether the cloud answers over HTTPS.
         listens: the blobs whose broadcast it hears.
         build_fails: code with which each build fails; empty for what its release does.
     """
 
-    def __init__(self, cloud: Cloud, **settings: Any) -> None:
-        self.cloud = cloud
+    def __init__(
+        self, cloud: Any, *, identity: Identity | None = None, wall: float = 0.0, **settings: Any
+    ) -> None:
+        self.cloud: Cloud = cloud
+        self.identity, self.wall = identity, wall
         self.disk = Disk(trust=cloud.initial())
         fields = {
             "tenant": TENANT, "device": DEVICE, "hardware_class": "cpu-x86-64", "agent_version": "1",
@@ -97,7 +104,7 @@ class Device:
         ids = (f"{self.boots}-{n}" for n in itertools.count())
         self.core = Core(
             self.settings,
-            envelope.signer(KEY),
+            self.identity.signer() if self.identity else envelope.signer(KEY),
             boot_epoch=f"e{self.boots}",
             ids=lambda: next(ids),
             utc_offset_s=lambda _: self.utc_offset_s,
@@ -110,7 +117,7 @@ class Device:
         }
         self._handle(
             ev.Booted(
-                wall=0.0,
+                wall=self.wall,
                 trust=self.disk.trust,
                 enrolled=self.cloud.initial(),
                 device=self.disk.device,
@@ -118,6 +125,7 @@ class Device:
                 slots=slots,
                 runtimes=[RuntimeInfo(name="litert"), RuntimeInfo(name="onnxruntime")],
                 engines={} if self.upgraded else self.disk.engines,
+                certificate=self.identity.certificate() if self.identity else Certificate(),
             )
         )
 
@@ -130,6 +138,9 @@ class Device:
         if self.online:
             self.online = False
             self._handle(ev.Disconnected())
+
+    def fail_to_connect(self, reason: str, *, refused: bool) -> None:
+        self._handle(ev.Disconnected(reason=reason, refused=refused))
 
     def push(self, kind: str, payload: bytes) -> None:
         """A message from the cloud."""
@@ -450,6 +461,29 @@ class Device:
 
     def _on_sense(self, _: cmd.Sense) -> None:
         self._post(ev.Sensed(figures={"temperature_c": 40.0}))
+
+    # --- the certificate -------------------------------------------------------------------------
+
+    def _on_takecertificate(self, c: cmd.TakeCertificate) -> None:
+        assert self.identity is not None
+        try:
+            unsaved = self.identity.take(
+                certificate_pem=c.certificate_pem,
+                authorities_pem=c.authorities_pem,
+                issued=c.issued,
+            )
+        except OutriderError as error:
+            self._post(ev.RenewalFailed(code=error.code, detail=str(error)))
+            return
+        taken = ev.CertificateTaken(certificate=self.identity.certificate(), unsaved=unsaved)
+        self._post(taken)
+        if self.online:
+            self._post(ev.Disconnected(), 0.02)
+            self._post(ev.Connected(), 0.03)
+
+    def _on_askforcertificate(self, c: cmd.AskForCertificate) -> None:
+        for event in self.cloud.renew(self, c.sealed):  # type: ignore[attr-defined]  # a cloud that has certificates
+            self._post(event)
 
     def _on_log(self, _: cmd.Log) -> None:
         pass

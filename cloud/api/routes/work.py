@@ -94,7 +94,7 @@ def list_workers(cloud: Cloud, _by: Viewer) -> Response:
 @router.post("/workers", status_code=201)
 def register(body: NewWorker, cloud: Cloud, by: Worker) -> Response:
     """Register a worker or renew its papers: a session, and a short-lived certificate for the broker."""
-    authority = Pki(cloud.settings.path("ca")).load_authority()
+    pki = Pki(cloud.settings.path("ca"))
     given = Introduction(
         name=body.name,
         session=body.session,
@@ -105,7 +105,7 @@ def register(body: NewWorker, cloud: Cloud, by: Worker) -> Response:
     if body.name == workers.OWN_NAME:
         raise InputError(f"name: {body.name!r} is the cloud's own worker; choose another --name")
     made = workers.register(
-        cloud, authority, given, csr_pem=body.csr.encode(), token=by.token, by=by.name
+        cloud, pki.load_authority(), given, csr_pem=body.csr.encode(), token=by.token, by=by.name
     )
     settings = cloud.settings
     return answer(
@@ -113,7 +113,7 @@ def register(body: NewWorker, cloud: Cloud, by: Worker) -> Response:
             "session": made.session,
             "certificate": made.certificate_pem,
             "lifetime_s": made.expires_at - cloud.clock(),
-            "ca": authority.pem().decode(),
+            "ca": pki.authorities().decode(),
             "broker": {"host": settings.reachable_host, "port": settings.broker_client_port},
             "inbox": work_names.inbox(made.name),
             "redeliver_s": settings.redeliver_s,

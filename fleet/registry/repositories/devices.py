@@ -72,6 +72,13 @@ class Devices:
         """The key whose certificate has that serial number (lower-case hex)."""
         return self._session.get(DeviceKey, serial)
 
+    def revoked_serials(self, now: float) -> dict[str, float]:
+        """When each certificate that would still hold was revoked, by its serial number."""
+        query = select(DeviceKey).where(
+            col(DeviceKey.revoked_at).is_not(None), col(DeviceKey.not_after) > now
+        )
+        return {key.serial: key.revoked_at or 0.0 for key in self._session.exec(query)}
+
     def claim(self, code_sha256: str) -> Claim | None:
         """The claim with that code's digest, whatever its state; locked until the transaction ends."""
         query = select(Claim).where(Claim.code_sha256 == code_sha256).with_for_update()

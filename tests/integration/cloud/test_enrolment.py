@@ -26,7 +26,8 @@ from cloud.audit import chain
 from cloud.gateway import enrol_server
 from cloud.services import enrolment
 from fleet.registry.repositories import Audit, Devices
-from fleet.wire.messages import Desired
+from fleet.wire import codec, envelope
+from fleet.wire.messages import CertificateWanted, Desired
 from ota.verify import trust
 
 Connect = Callable[..., Peer]
@@ -224,3 +225,42 @@ def test_a_revoked_device_needs_a_new_claim(open_house: House):
         assert actions.count("device.enrol") == 2
         assert "device.revoke" in actions
         assert Devices(session).get("cam-1").revoked_at is None
+
+
+def wanted(key: ec.EllipticCurvePrivateKey, device: str, *, by: Any = None, **fields: Any) -> bytes:
+    """A request for a certificate, sealed."""
+    message = CertificateWanted(**{"csr_pem": csr(key), "nonce": "n1"} | fields)
+    sealed = envelope.seal(
+        "req", device, codec.to_json(message), envelope.signer(by or key), counter=0
+    )
+    return envelope.to_bytes(sealed)
+
+
+def test_a_certificate_is_renewed_by_the_key_that_has_one_and_by_no_other(open_house: House):
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    assert ask(open_house, claim(open_house, "cam-1"), key)[0] == 200
+    assert ask(open_house, claim(open_house, "cam-2"), other)[0] == 200
+    status, answer = post(open_house, wanted(key, "cam-1"), "/renew")
+    assert (status, set(answer)) == (200, {"desired", "identity"})
+    attacks = {
+        "another device's key": wanted(other, "cam-1"),
+        "another key's request": wanted(other, "cam-1", by=key),
+        "an unknown device": wanted(key, "cam-3"),
+        "a foreign name": wanted(key, "../cam-1"),
+    }
+    for attack, body in attacks.items():
+        status, answer = post(open_house, body, "/renew")
+        assert status in {400, 403}, attack
+    for junk in (b"", b"{}", b"\xff" * 100, b"x" * 50_000):
+        assert post(open_house, junk, "/renew")[0] == 400
+    with open_house.context.unit() as unit:
+        enrolment.revoke(unit, "cam-1", actor="test")
+    assert post(open_house, wanted(key, "cam-1"), "/renew")[0] == 403
+
+
+def test_a_reimaged_device_enrols_anew_and_its_old_key_renews_nothing(open_house: House):
+    old, new = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    assert ask(open_house, claim(open_house, "cam-1"), old)[0] == 200
+    assert ask(open_house, claim(open_house, "cam-1"), new)[0] == 200
+    assert post(open_house, wanted(old, "cam-1"), "/renew")[0] == 403
+    assert post(open_house, wanted(new, "cam-1"), "/renew")[0] == 200

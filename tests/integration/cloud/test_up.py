@@ -7,10 +7,10 @@ import os
 import signal
 import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -123,9 +123,7 @@ class Sender:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id="sender", protocol=mqtt.MQTTv311
         )
-        tls = ssl.create_default_context(cafile=str(self.identity.ca))
-        tls.load_cert_chain(self.identity.certificate, self.identity.key)
-        client.tls_set_context(tls)
+        client.tls_set_context(self.identity.tls(time.time))
         client.reconnect_delay_set(0.2, 1)
         client.on_connect = lambda c, *_: c.subscribe(topics.down_filter("default", "sender"))
         client.on_message = lambda _c, _u, message: self._hear(message)

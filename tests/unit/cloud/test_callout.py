@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloud.auth import ca
 from cloud.auth.ca import Subject
 from cloud.broker import callout, keys, tokens
-from cloud.broker.permissions import Peer, permissions
+from cloud.broker.permissions import SESSION_S, Peer, permissions
 from cloud.errors import AdmissionError, InputError
 
 NOW = 1_800_000_000.0
@@ -107,9 +107,18 @@ def test_no_name_widens_what_is_granted(device: str, tenant: str, client: str):
         assert "*" not in parts[:-1]
 
 
+def test_a_devices_permissions_are_short_lived():
+    found = permissions(peer(not_after=NOW + 90 * 86_400), now=NOW)
+    assert found.expires == NOW + SESSION_S <= NOW + 86_400
+
+
 def question(**nats: Any) -> bytes:
     leaf = ca.issue_device(
-        AUTHORITY, ca.new_key().public_key(), device="cam", tenant="shop", now=NOW
+        AUTHORITY,
+        ca.new_key().public_key(),
+        ca.device_subject("cam", "shop"),
+        now=NOW,
+        lifetime_s=86400.0,
     )
     body = {
         "user_nkey": "U1",
