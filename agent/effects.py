@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.adapters import sensors
+from agent.adapters import rebuilding, sensors
 from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
 from agent.adapters.exports import Exports
@@ -66,6 +66,7 @@ class Effects:
             cmd.LoadRows: self._load_rows,
             cmd.Publish: lambda c: parts.link.publish(c.kind, c.payload),
             cmd.Prepare: self._prepare,
+            cmd.Rebuild: lambda c: self._later(self._rebuild(c)),
             cmd.Stage: lambda c: self._later(self._stage(c)),
             cmd.BuildForTwins: lambda c: self._later(self._build_for_twins(c)),
             cmd.ReadEngine: lambda c: self._later(self._read_engine(c)),
@@ -139,6 +140,15 @@ class Effects:
                 bitmap=kept.bitmap,
             )
         )
+
+    async def _rebuild(self, command: cmd.Rebuild) -> None:
+        try:
+            self._post(await asyncio.to_thread(rebuilding.rebuild, self._parts.store, command))
+        except OutriderError as error:
+            model, sha256 = command.model, command.sha256
+            self._post(
+                ev.RebuildFailed(model=model, sha256=sha256, code=error.code, detail=str(error))
+            )
 
     async def _stage(self, command: cmd.Stage) -> None:
         try:

@@ -36,6 +36,12 @@ class TransferError(NetworkError):
     code = "ota.transfer"
 
 
+class DeltaError(RepositoryError):
+    """A delta or a list of chunks that is damaged, is one of other files, or makes other bytes than the signed ones."""
+
+    code = "ota.delta"
+
+
 class SpaceError(DeviceError):
     """Not enough free space for what should be fetched."""
 

@@ -26,6 +26,7 @@ from ota.metadata.release import (
     MESSAGES_ROLE,
     Assignment,
     AssignmentCustom,
+    Way,
     parse_path,
 )
 
@@ -56,12 +57,14 @@ class Assigned:
 
     Attributes:
         activate_before: Unix time after which it must no longer be activated; 0 means never.
+        ways: ways of sending less, best first.
     """
 
     path: str
     sha256: str
     length_bytes: int
     activate_before: float = 0.0
+    ways: Sequence[Way] = ()
 
 
 class Director:
@@ -157,7 +160,9 @@ class Director:
 
 
 def _target_file(target: Assigned) -> TargetFile:
-    custom = AssignmentCustom(activate_before=int(target.activate_before))
+    custom = AssignmentCustom(
+        activate_before=int(target.activate_before), ways=list(target.ways)
+    )
     return TargetFile(
         length=target.length_bytes,
         hashes={"sha256": target.sha256},

@@ -32,6 +32,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         activate_before: Unix time after which it must no longer be activated; 0 means never.
         candidate: it is to be tried and reported on, and never activated.
         attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
+        ways: ways of getting it with less to send, best first; the director alone vouches for them.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     activate_before: float
     candidate: bool = False
     attested_by: list[str] = []
+    ways: list[releases.Way] = []
 
 
 def bound(targets: Targets, *, device: str, tenant: str) -> releases.Assignment:
@@ -197,6 +199,7 @@ def _agreed(path: str, assigned: TargetFile, find: Find, *, device: str) -> Targ
         activate_before=float(order.activate_before),
         candidate=bool(custom.candidate_for),
         attested_by=custom.attested_by,
+        ways=order.ways,
     )
 
 
