@@ -20,8 +20,8 @@ from agent.core.context import Context
 from agent.core.events import (
     Prepared,
     PrepareFailed,
-    Rebuilt,
     RebuildFailed,
+    Rebuilt,
     Staged,
     StageFailed,
 )

@@ -1,7 +1,7 @@
 """Blocks of blobs for devices: who asks in turn, at a pace that leaves the connection free for the rest.
 
 Rules:
-- A device gets the blobs of its assignment and their block lists, nothing else.
+- A device gets the blobs of its assignment, what leads to them with less to send, and the block lists of both.
 - Requests of one device are answered in order; devices take turns block by block.
 - At most `MAX_UNSENT_BYTES` wait in the connection, and no device gets more than its rate, so that a
   message that matters never waits behind many blocks.
@@ -22,7 +22,7 @@ from cloud.context import Context
 from cloud.errors import BlobMissingError
 from cloud.gateway import metrics
 from cloud.gateway.link import Sent
-from fleet.registry.repositories import Models, Trust
+from fleet.registry.repositories import Models, Trust, Ways
 from fleet.wire import codec
 from fleet.wire.messages import Block, BlocksWanted, Refusal
 from fleet.wire.topics import UpTopic
@@ -129,7 +129,9 @@ class BlockServer:
             if digest in assigned:
                 return True
             owner = Models(session).artifact_of_blocks(digest)
-            return owner is not None and owner.sha256 in assigned
+            if owner is not None and owner.sha256 in assigned:
+                return True
+            return not assigned.isdisjoint(Ways(session).results_of(digest))
 
     def _run(self) -> None:
         while True:

@@ -21,6 +21,7 @@ from sqlmodel import Session
 
 from cloud.audit import log
 from cloud.context import Context, Unit
+from cloud.services import ways
 from cloud.settings import Settings
 from fleet.registry.repositories import Audit, Devices, Models, Trust
 from fleet.registry.tables import Artifact, Assignment, Device
@@ -153,7 +154,10 @@ def assign(
     newest = trust.newest_assignment(device)
     counter = max(newest.counter if newest else 0, row.assignment_counter) + 1
     targets = [
-        _assigned(unit.session, release=want.release, artifact=want.artifact) for want in desired
+        _assigned(
+            unit.session, device, model=want.model, release=want.release, artifact=want.artifact
+        )
+        for want in desired
     ]
     document = director_for_change(unit.session, settings).assign(
         device, row.tenant, counter, targets, unit.now
@@ -300,14 +304,23 @@ def _desired(session: Session, context: Context, device: Device, *, nonce: str) 
     )
 
 
-def _assigned(session: Session, *, release: str, artifact: str) -> Assigned:
+def _assigned(
+    session: Session, device: str, *, model: str, release: str, artifact: str
+) -> Assigned:
     found = Models(session).variant_of(release, artifact)
     if found is None:
         raise AssertionError(
             f"{release} has no variant {artifact}: the registry contradicts itself"
         )
     variant, row = found
-    return Assigned(path=variant.path, sha256=row.sha256, length_bytes=row.size_bytes)
+    running = Devices(session).model(device, model)
+    held = running.running_sha256 if running is not None else ""
+    return Assigned(
+        path=variant.path,
+        sha256=row.sha256,
+        length_bytes=row.size_bytes,
+        ways=ways.offered(session, row, held),
+    )
 
 
 def _assignment_is_stale(session: Session, device: Device, *, now: float) -> bool:

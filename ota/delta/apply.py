@@ -55,7 +55,8 @@ def apply(
         delta: the delta, from its first byte.
         base: reads the file that it starts from, whose digest the caller has checked; None: there is none.
         base_sha256: the base's digest; empty for a delta without one.
-        sha256, length_bytes: what signed metadata says of the result.
+        sha256: of the result, by signed metadata.
+        length_bytes: of the result, likewise.
 
     Raises:
         DeltaError: the delta is damaged, is one of other files, or makes other bytes.

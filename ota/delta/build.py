@@ -41,7 +41,8 @@ def between(
     Args:
         old: the file that is there.
         new: the file that is wanted.
-        old_spans, new_spans: where their members lie; empty for files that are no archives.
+        old_spans: where the old file's members lie; empty for one that is no archive.
+        new_spans: likewise for the new one.
         search: finds likenesses anywhere; None where that would cost too much.
     """
     left, right = np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)
@@ -108,9 +109,7 @@ def _next_place(frames: list[list[Part]]) -> int | None:
     return next((p.old for frame in frames[:2] for p in frame if p.old is not None), None)
 
 
-def _operations(
-    frame: list[Part], position: int, after: int | None
-) -> tuple[list[Operation], int]:
+def _operations(frame: list[Part], position: int, after: int | None) -> tuple[list[Operation], int]:
     """The frame's operations, from `position` in the old file on; and where they leave it."""
     pairs: list[tuple[Part | None, int]] = []  # an addition, and what is inserted behind it
     first = next((p.old for p in frame if p.old is not None), after)
@@ -125,8 +124,8 @@ def _operations(
             pairs.append((None, part.length))
     operations = []
     places = [part.old for part, _ in pairs[1:] if part is not None]
-    for (part, insert), target in zip(pairs, [*places, after], strict=True):
-        add = part.length if part else 0
+    for (added, insert), target in zip(pairs, [*places, after], strict=True):
+        add = added.length if added else 0
         position += add
         seek = target - position if target is not None else 0
         operations.append(Operation(add, insert, seek))
@@ -141,9 +140,7 @@ def _frame(old: Bytes, new: Bytes, parts: list[Part], operations: list[Operation
     rest = _together([new[p.at : p.at + p.length] for p in parts if p.old is None])
     return Frame(
         length_bytes=len(mine) + len(rest),
-        operations=streams.encode(
-            np.frombuffer(form.write_operations(operations), np.uint8)
-        ),
+        operations=streams.encode(np.frombuffer(form.write_operations(operations), np.uint8)),
         differences=_differences(mine, its),
         insertions=_shortest(rest, lambda _width, _phase: rest),
     )
@@ -169,7 +166,7 @@ def _shortest(data: Bytes, of: Callable[[int, int], Bytes]) -> Stream:
 
 def _estimate(data: Bytes, width: int, phase: int) -> float:
     """Bits per byte by the distribution of each byte of an element."""
-    sample = data[phase:][: _SAMPLE_BYTES]
+    sample = data[phase:][:_SAMPLE_BYTES]
     total = 0.0
     for lane in range(width):
         counts = np.bincount(sample[lane::width], minlength=256)

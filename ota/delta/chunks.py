@@ -1,4 +1,6 @@
-r"""Content-defined chunks: what of a file is there already, wherever it lies in another one (big-endian)::
+r"""Content-defined chunks: what of a file is there already, wherever it lies in another one.
+
+A list of chunks (big-endian)::
 
     18 bytes  b"outrider/chunks/1\n"
      4 bytes  average length of a chunk in bytes, a power of two

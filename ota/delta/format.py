@@ -1,4 +1,6 @@
-r"""Deltas: how to make a file from one that is there, frame by frame (big-endian)::
+r"""Deltas: how to make a file from one that is there, frame by frame.
+
+A delta (big-endian)::
 
     17 bytes  b"outrider/delta/1\n"
     32 bytes  SHA-256 of the base; zeros: there is none, the delta is the compressed file
@@ -93,9 +95,7 @@ def write_frame(frame: Frame) -> bytes:
     """A frame's bytes."""
     streams = (frame.operations, frame.differences, frame.insertions)
     parts = [_FRAME.pack(frame.length_bytes)]
-    parts += [
-        _STREAM.pack(s.codec, s.width, s.phase, s.plain_bytes, len(s.coded)) for s in streams
-    ]
+    parts += [_STREAM.pack(s.codec, s.width, s.phase, s.plain_bytes, len(s.coded)) for s in streams]
     return b"".join(parts + [s.coded for s in streams])
 
 
@@ -176,7 +176,9 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return value, at + shift + 1
-    raise DeltaError("expected an operation's number of at most 10 bytes, found a longer or cut one")
+    raise DeltaError(
+        "expected an operation's number of at most 10 bytes, found a longer or cut one"
+    )
 
 
 def _zigzag(number: int) -> int:

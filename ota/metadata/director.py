@@ -160,9 +160,7 @@ class Director:
 
 
 def _target_file(target: Assigned) -> TargetFile:
-    custom = AssignmentCustom(
-        activate_before=int(target.activate_before), ways=list(target.ways)
-    )
+    custom = AssignmentCustom(activate_before=int(target.activate_before), ways=list(target.ways))
     return TargetFile(
         length=target.length_bytes,
         hashes={"sha256": target.sha256},

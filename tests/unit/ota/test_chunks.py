@@ -53,7 +53,9 @@ def test_what_moved_is_found_again_and_only_what_changed_is_missing():
     bitmap = chunks.covered(pieces, length_bytes=len(new), block_size_bytes=65_536)
     held = set(range(bitmap.count)) - set(bitmap.missing())
     for index in held:
-        blocks = [p for p in pieces if p.at < (index + 1) * 65_536 and p.at + p.length > index * 65_536]
+        blocks = [
+            p for p in pieces if p.at < (index + 1) * 65_536 and p.at + p.length > index * 65_536
+        ]
         assert blocks[0].at <= index * 65_536
     assert len(held) >= 25
 
