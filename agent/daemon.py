@@ -18,6 +18,7 @@ from agent.adapters.crew import Crew, Loading
 from agent.adapters.engines import Engines
 from agent.adapters.exports import EngineExporter, Exports, environment_of
 from agent.adapters.identity import Enrolment, Identity
+from agent.adapters.links import Links
 from agent.adapters.listeners import Listeners
 from agent.adapters.log import Log
 from agent.adapters.mqtt import Endpoint, Link
@@ -84,14 +85,15 @@ async def _run(config: Config, store: Store) -> None:
         ),
     )
     builds = Builds(engines, store, shell.post)
-    link = Link(_endpoint(config, identity, enrolment), shell.post)
+    links = Links(enrolment.device, shell.post, core.status)
+    links.broker = link = Link(_endpoint(config, identity, enrolment), links.heard)
     exports = Exports(EngineExporter(engines, store))
     effects = Effects(
-        Parts(store, buffer, crew, builds, link, log, config.state_path, exports), shell.post
+        Parts(store, buffer, crew, builds, links, log, config.state_path, exports), shell.post
     )
     booted = await asyncio.to_thread(_boot, store, enrolment, buffer)
     booted = await _with_engines(booted, store, engines)
-    control = Server(config.state_path, core.status)
+    control = Server(config.state_path, core.status, links)
     log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})
     try:
         try:
@@ -102,6 +104,7 @@ async def _run(config: Config, store: Store) -> None:
         await shell.run(core, effects, booted)
     finally:
         await control.stop()
+        await links.stop()
         await asyncio.to_thread(link.stop)
         await effects.end()
         await builds.end()

@@ -16,8 +16,8 @@ from agent.adapters import rebuilding, sensors
 from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
 from agent.adapters.exports import Exports
+from agent.adapters.links import Links
 from agent.adapters.log import Log
-from agent.adapters.mqtt import Link
 from agent.adapters.store import Kept, Store
 from agent.buffer.store import Buffer
 from agent.core import commands as cmd
@@ -36,7 +36,7 @@ class Parts:
     buffer: Buffer
     crew: Crew
     builds: Builds
-    link: Link
+    link: Links
     log: Log
     state_dir: Path
     exports: Exports

@@ -42,6 +42,12 @@ class DeltaError(RepositoryError):
     code = "ota.delta"
 
 
+class BundleError(CallerError):
+    """A folder on a medium that is no bundle, cannot be read, or holds what no bundle holds."""
+
+    code = "ota.bundle"
+
+
 class SpaceError(DeviceError):
     """Not enough free space for what should be fetched."""
 

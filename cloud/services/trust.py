@@ -259,7 +259,14 @@ def director_for_change(session: Session, settings: Settings) -> Director:
     return Director(files, keys.director_signers(settings.data, root))
 
 
-def sealed(context: Context, device: str, kind: Down, payload: bytes) -> bytes:
+def sealed(
+    context: Context,
+    device: str,
+    kind: Down,
+    payload: bytes,
+    *,
+    lifetime_s: float = MESSAGE_LIFETIME_S,
+) -> bytes:
     """A signed message for the device, ready for its topic.
 
     The counter grows strictly per device, also over restarts and restored backups (it is at least
@@ -276,15 +283,18 @@ def sealed(context: Context, device: str, kind: Down, payload: bytes) -> bytes:
     signer = keys.message_signer(context.settings.data)
     return envelope.to_bytes(
         envelope.seal(
-            kind.value, device, payload, signer, counter=counter, expires=now + MESSAGE_LIFETIME_S
+            kind.value, device, payload, signer, counter=counter, expires=now + lifetime_s
         )
     )
 
 
-def sealed_desired(context: Context, device: str, *, nonce: str = "") -> bytes:
+def sealed_desired(
+    context: Context, device: str, *, nonce: str = "", lifetime_s: float = MESSAGE_LIFETIME_S
+) -> bytes:
     """`desired_for` as a signed message."""
     desired = desired_for(context, device, nonce=nonce)
-    return sealed(context, device, Down.DESIRED, codec.to_json(desired))
+    payload = codec.to_json(desired)
+    return sealed(context, device, Down.DESIRED, payload, lifetime_s=lifetime_s)
 
 
 def _desired(session: Session, context: Context, device: Device, *, nonce: str) -> Desired:
