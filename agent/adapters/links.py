@@ -25,7 +25,7 @@ from fleet.errors import OutriderError
 from ota.bundle.medium import Medium
 
 QUIET_S: Final = 6.0
-STALL_S: Final = 20.0
+STALL_S: Final = 8.0
 LONGEST_S: Final = 3600.0
 _LOOK_S: Final = 0.25
 _FETCHES: Final = frozenset({State.WAITING.value, State.FETCHING.value})

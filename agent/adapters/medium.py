@@ -29,7 +29,7 @@ from ota.transfer import serve
 MAX_MESSAGE_BYTES: Final = 16 << 20
 _MAX_ACKS: Final = 10_000
 _SINGLE: Final = frozenset({"reported", "event"})
-_KEPT: Final = frozenset({"birth", "reported", "event", "telemetry"})
+_KEPT: Final = frozenset({"reported", "event", "telemetry"})
 
 
 class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +64,8 @@ class MediumLink:
         post: takes events; called from the link's thread.
 
     Attributes:
-        rows: what of the buffer was written in this exchange.
-        moved_at: when something was last fetched or written, monotonic seconds; windows do not count.
+        rows: what of the buffer lies on the medium, as far as it was said in this exchange.
+        moved_at: when something new was last fetched or written, monotonic seconds; windows do not count.
         error: why nothing more is written; empty while all is well.
     """
 
@@ -74,7 +74,8 @@ class MediumLink:
         self._work: queue.Queue[tuple[str, bytes] | None] = queue.Queue()
         self._collected = 0
         self._missing: set[str] = set()
-        self._desired = False
+        self._given: set[tuple[str, int]] = set()
+        self._desired = self._born = False
         self._next = len(medium.names(bundle.reports(device))) + 1
         self._seen = {name.rpartition("-")[2] for name in medium.names(bundle.reports(device))}
         self.rows: set[tuple[str, int]] = set()
@@ -111,10 +112,15 @@ class MediumLink:
                 self.error = f"{error.code}: {error}"
 
     def _take(self, kind: str, payload: bytes) -> None:
-        if kind in _KEPT:
-            self._keep(kind, payload)
         if kind == "birth":
-            self._deliver()
+            if (
+                not self._born
+            ):  # said again, because no answer carries its nonce: nobody here knows the time
+                self._born = True
+                self._keep(kind, payload)
+                self._deliver()
+        elif kind in _KEPT:
+            self._keep(kind, payload)
         elif kind == "req":
             sealed = envelope.from_bytes(payload)
             request: Request = codec.from_json(Request, sealed.payload)  # type: ignore[arg-type]  # a union is a type to msgspec
@@ -122,6 +128,7 @@ class MediumLink:
                 self._blocks(request)
 
     def _keep(self, kind: str, payload: bytes) -> None:
+        self.rows |= _rows(kind, envelope.from_bytes(payload).payload)
         name = hashlib.sha256(payload).hexdigest()[:32]
         if name in self._seen:
             return
@@ -129,7 +136,6 @@ class MediumLink:
         where = (*bundle.reports(self._device), f"{self._next:08d}-{kind}-{name}")
         self._next += 1
         self._collected += self._medium.write(where, payload)
-        self.rows |= _rows(kind, envelope.from_bytes(payload).payload)
         if kind != "telemetry":  # windows close for ever
             self.moved_at = clock.monotonic()
 
@@ -154,7 +160,12 @@ class MediumLink:
 
         for block in serve.blocks_for(wanted, read):
             self._post(Received(kind="blob", payload=codec.to_msgpack(block)))
-            self.moved_at = clock.monotonic()
+            if (
+                block.digest,
+                block.index,
+            ) not in self._given:  # again: it was not what it should be
+                self._given.add((block.digest, block.index))
+                self.moved_at = clock.monotonic()
 
 
 def _rows(kind: str, payload: bytes) -> set[tuple[str, int]]:
