@@ -20,7 +20,6 @@ from agent.adapters.medium import Exchanged, MediumLink
 from agent.core.events import Connected, Disconnected, Event
 from agent.core.states import SETTLED, State
 from agent.core.status import AgentStatus
-from agent.core.uplink import IN_FLIGHT
 from fleet.errors import OutriderError
 from ota.bundle.medium import Medium
 
@@ -103,14 +102,18 @@ class Links:
             await asyncio.to_thread(self._medium.stop)
 
     async def _until_done(self, medium: MediumLink) -> None:
-        began = clock.monotonic()
+        began, owed = (
+            clock.monotonic(),
+            0,
+        )  # rows that lay in the buffer when every model had settled
         while clock.monotonic() < began + LONGEST_S and not medium.error:
             await asyncio.sleep(_LOOK_S)
             still_s = clock.monotonic() - medium.moved_at
             status = self._status()
             states = {model.state for model in status.models}
-            behind = status.buffered - len(medium.rows)
-            if states <= _SETTLED and still_s > QUIET_S and behind <= IN_FLIGHT:
+            settled = states <= _SETTLED
+            owed = min(owed or status.buffered, status.buffered) if settled else 0
+            if settled and still_s > QUIET_S and len(medium.rows) >= owed:
                 break
             if states & _FETCHES and still_s > STALL_S:
                 break

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from agent.adapters import clock
-from agent.core.events import Event, Received
+from agent.core.events import Carried, Event, Received
 from fleet.errors import OutriderError
 from fleet.wire import codec, envelope
 from fleet.wire.messages import BlocksWanted, Request, TelemetryBatch
@@ -113,9 +113,8 @@ class MediumLink:
 
     def _take(self, kind: str, payload: bytes) -> None:
         if kind == "birth":
-            if (
-                not self._born
-            ):  # said again, because no answer carries its nonce: nobody here knows the time
+            # It comes again and again: no answer on a medium carries its nonce.
+            if not self._born:
                 self._born = True
                 self._keep(kind, payload)
                 self._deliver()
@@ -128,14 +127,19 @@ class MediumLink:
                 self._blocks(request)
 
     def _keep(self, kind: str, payload: bytes) -> None:
-        self.rows |= _rows(kind, envelope.from_bytes(payload).payload)
         name = hashlib.sha256(payload).hexdigest()[:32]
-        if name in self._seen:
-            return
-        self._seen.add(name)
+        if name not in self._seen:
+            self._write(kind, name, payload)
+        rows = _rows(kind, envelope.from_bytes(payload).payload)
+        self.rows |= rows
+        if rows:
+            self._post(Carried(keys=sorted(rows)))
+
+    def _write(self, kind: str, name: str, payload: bytes) -> None:
         where = (*bundle.reports(self._device), f"{self._next:08d}-{kind}-{name}")
         self._next += 1
         self._collected += self._medium.write(where, payload)
+        self._seen.add(name)
         if kind != "telemetry":  # windows close for ever
             self.moved_at = clock.monotonic()
 

@@ -92,6 +92,7 @@ class Core:
             ev.EngineLacking: self.exports.lacking,
             ev.EngineRead: self.exports.read,
             ev.RowsLoaded: self.uplink.loaded,
+            ev.Carried: lambda e: self.uplink.carried(e.keys),
             ev.BufferTrimmed: self.notices.trimmed,
             ev.Sensed: self._sensed,
             ev.Stopping: self._stop,

@@ -283,6 +283,12 @@ class RowsLoaded(Event, frozen=True):
     waiting: int
 
 
+class Carried(Event, frozen=True):
+    """Rows, as ``(boot epoch, seq)``, lie on a medium that is carried to the cloud; their acknowledgement comes later."""
+
+    keys: list[tuple[str, int]]
+
+
 class BufferTrimmed(Event, frozen=True):
     """The buffer was over its bound: `merged` windows became fewer, `evicted` rows are gone."""
 

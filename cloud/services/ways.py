@@ -133,16 +133,17 @@ def _delta(old: bytes, new: bytes, pair: Pair) -> bytes:
     try:
         if not pair.base:
             return build.compressed(new)
-        search = _search if max(len(old), len(new)) <= MAX_SEARCH_BYTES else None
+        find = search if max(len(old), len(new)) <= MAX_SEARCH_BYTES else None
         return build.between(
-            old, new, old_spans=package.spans(old), new_spans=package.spans(new), search=search
+            old, new, old_spans=package.spans(old), new_spans=package.spans(new), search=find
         )
     except OutriderError:
         log.exception("no delta from %s to %s", pair.base[:12], pair.result[:12])
         return b""
 
 
-def _search(old: bytes, new: bytes) -> bytes:
+def search(old: bytes, new: bytes) -> bytes:
+    """Bsdiff's control block: where the new file's pieces have their likes in the old one."""
     from bsdiff4 import core  # a C extension that this alone needs
 
     control: bytes = core.diff(old, new)[0]

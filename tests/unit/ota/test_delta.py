@@ -10,15 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ota.delta import build, streams
 from ota.delta import format as form
-from ota.delta import streams
 from ota.delta.apply import apply
 from ota.delta.format import Frame, Header, Operation
 from ota.delta.streams import Stream
 from ota.errors import DeltaError
 
 pytestmark = pytest.mark.agent
-build = pytest.importorskip("ota.delta.build")
 
 MANY = settings(max_examples=200, deadline=None)
 NUMBERS = st.integers(0, 2**32).map(np.random.default_rng)
@@ -77,18 +76,6 @@ def test_any_file_is_made_from_any_other(pair):
 def test_bytes_of_no_kind_are_made_too(old, new):
     assert rebuilt(build.between(old, new, old_spans={}, new_spans={}), old, new) == new
     assert rebuilt(build.compressed(new), None, new) == new
-
-
-def test_a_search_finds_what_moved():
-    bsdiff4 = pytest.importorskip("bsdiff4.core", reason="a device has no bsdiff4")
-    rng = np.random.default_rng(1)
-    old = rng.integers(0, 256, 300_000, np.uint8).tobytes()
-    new = old[200_000:] + b"between" + old[:200_000]
-    delta = build.between(
-        old, new, old_spans={}, new_spans={}, search=lambda a, b: bsdiff4.diff(a, b)[0]
-    )
-    assert rebuilt(delta, old, new) == new
-    assert len(delta) < 1_000
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f2", "i1"])
