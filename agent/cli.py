@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(status)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
+    _add_exchange(commands)
     _add_serve(commands)
     return parser
 
@@ -59,6 +60,20 @@ def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     enroll.add_argument("--ca-sha256", required=True, help="fingerprint of the fleet's CA, hex")
     enroll.add_argument("--json", action="store_true", help="print JSON")
     enroll.set_defaults(command=_enroll)
+
+
+def _add_exchange(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    exchange = commands.add_parser(
+        "exchange",
+        help="take what a medium brings, and leave on it what the cloud should know",
+        description="For a device without a link: the running daemon takes its assignment and the artifacts from a "
+        "bundle (`outrider bundle export`), verifies them as if they had come over the network, and writes its "
+        "reports to it (`outrider bundle import`).",
+    )
+    exchange.add_argument("folder", type=Path, metavar="DIR", help="the bundle's folder")
+    _add_config(exchange)
+    exchange.add_argument("--json", action="store_true", help="print JSON")
+    exchange.set_defaults(command=_exchange)
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -124,6 +139,13 @@ def _status(arguments: argparse.Namespace) -> int:
     from agent import inspection
 
     return inspection.show(config, as_json=arguments.json)
+
+
+def _exchange(arguments: argparse.Namespace) -> int:
+    config = _config(arguments)
+    from agent import exchange
+
+    return exchange.run(config, arguments.folder.resolve(), as_json=arguments.json)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from agent.adapters.crew import Crew, Loading
 from agent.adapters.engines import Engines
 from agent.adapters.exports import EngineExporter, Exports, environment_of
 from agent.adapters.identity import Enrolment, Identity
+from agent.adapters.links import Links
 from agent.adapters.listeners import Listeners
 from agent.adapters.log import Log
 from agent.adapters.mqtt import Endpoint, Link
@@ -89,7 +90,8 @@ async def _run(config: Config, store: Store) -> None:
     )
     builds = Builds(engines, store, shell.post)
     trusted_now = partial(_trusted_now, core)
-    link = Link(_endpoint(config, identity, enrolment, trusted_now), shell.post)
+    links = Links(enrolment.device, shell.post, core.status)
+    links.broker = link = Link(_endpoint(config, identity, enrolment, trusted_now), links.heard)
     blobs = Blobs(enrolment.url, lambda: identity.tls(trusted_now))
     exports = Exports(EngineExporter(engines, store))
     effects = Effects(
@@ -98,7 +100,7 @@ async def _run(config: Config, store: Store) -> None:
             buffer=buffer,
             crew=crew,
             builds=builds,
-            link=link,
+            link=links,
             log=log,
             state_dir=config.state_path,
             exports=exports,
@@ -110,7 +112,7 @@ async def _run(config: Config, store: Store) -> None:
     )
     booted = await asyncio.to_thread(_boot, store, identity, buffer)
     booted = await _with_engines(booted, store, engines)
-    control = Server(config.state_path, core.status)
+    control = Server(config.state_path, core.status, links)
     log.line("info", "agent.started", "", {"device": enrolment.device, "pid": str(os.getpid())})
     try:
         try:
@@ -121,6 +123,7 @@ async def _run(config: Config, store: Store) -> None:
         await shell.run(core, effects, booted)
     finally:
         await control.stop()
+        await links.stop()
         await asyncio.to_thread(link.stop)
         await effects.end()
         blobs.close()

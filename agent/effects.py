@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.adapters import renewal, sensors
+from agent.adapters import rebuilding, renewal, sensors
 from agent.adapters.blobs import Blobs
 from agent.adapters.builds import Builds
 from agent.adapters.crew import Crew
 from agent.adapters.exports import Exports
 from agent.adapters.identity import Identity
+from agent.adapters.links import Links
 from agent.adapters.log import Log
-from agent.adapters.mqtt import Link
 from agent.adapters.store import Kept, Store
 from agent.buffer.store import Buffer
 from agent.core import commands as cmd
@@ -39,7 +39,7 @@ class Parts:
     buffer: Buffer
     crew: Crew
     builds: Builds
-    link: Link
+    link: Links
     log: Log
     state_dir: Path
     exports: Exports
@@ -74,6 +74,7 @@ class Effects:
             cmd.LoadRows: self._load_rows,
             cmd.Publish: lambda c: parts.link.publish(c.kind, c.payload),
             cmd.Prepare: self._prepare,
+            cmd.Rebuild: lambda c: self._later(self._rebuild(c)),
             cmd.Stage: lambda c: self._later(self._stage(c)),
             cmd.BuildForTwins: lambda c: self._later(self._build_for_twins(c)),
             cmd.ReadEngine: lambda c: self._later(self._read_engine(c)),
@@ -165,6 +166,15 @@ class Effects:
         except OutriderError as error:
             failed = ev.BlocksFailed(model=command.model, request=wanted.id, detail=str(error))
             self._post(failed)
+
+    async def _rebuild(self, command: cmd.Rebuild) -> None:
+        try:
+            self._post(await asyncio.to_thread(rebuilding.rebuild, self._parts.store, command))
+        except OutriderError as error:
+            model, sha256 = command.model, command.sha256
+            self._post(
+                ev.RebuildFailed(model=model, sha256=sha256, code=error.code, detail=str(error))
+            )
 
     async def _stage(self, command: cmd.Stage) -> None:
         try:

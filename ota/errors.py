@@ -43,6 +43,18 @@ class QuietError(DeviceError):
     retryable = True
 
 
+class DeltaError(RepositoryError):
+    """A delta or a list of chunks that is damaged, is one of other files, or makes other bytes than the signed ones."""
+
+    code = "ota.delta"
+
+
+class BundleError(CallerError):
+    """A folder on a medium that is no bundle, cannot be read, or holds what no bundle holds."""
+
+    code = "ota.bundle"
+
+
 class MetadataError(VerificationError):
     """Bytes that are no metadata of the role that was expected, or are longer than it may be."""
 

@@ -227,7 +227,7 @@ class Store:
         if found != (sha256, command.length_bytes):
             disk.delete(source)
             if command.fetched:
-                self._forget(sha256)
+                self.forget(sha256)
             raise DigestError(
                 f"expected {command.length_bytes} bytes with sha256 {sha256}, found "
                 f"{f'{found[1]} bytes with {found[0]}' if found else 'no file'}; fetched again"
@@ -236,13 +236,17 @@ class Store:
             _check_attestation(source, command.attested_by)
         except (UnattestedError, ManifestError):
             if command.fetched:
-                self._forget(sha256)
+                self.forget(sha256)
             raise
         if command.fetched:
             disk.sync(source)
             disk.move(source, path)
-            self._forget(sha256)
+            self.forget(sha256)
         return self.manifest(command.model, command.slot)
+
+    def download_path(self, sha256: str) -> Path:
+        """Where a blob that is being fetched lies."""
+        return self._download(sha256, ".part")
 
     def discard(self, keep: list[str]) -> None:
         """Delete what is left of downloads other than these."""
@@ -251,7 +255,8 @@ class Store:
             if name.partition(".")[0] not in keep:
                 disk.delete(self.root / "downloads" / name)
 
-    def _forget(self, sha256: str) -> None:
+    def forget(self, sha256: str) -> None:
+        """Delete what is left of a download."""
         for suffix in (".part", ".bitmap", ".bitmap.before"):
             disk.delete(self._download(sha256, suffix))
 

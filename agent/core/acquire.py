@@ -3,6 +3,8 @@
 Rules:
 - What this device cannot run is said before a byte is fetched.
 - Bytes that are in a slot already are hashed there and not fetched again.
+- Where the assignment names a way of sending less, that is fetched first, and fills what it can of the artifact; a
+  way that fails is told and costs nothing but itself.
 - A full disk or a refusal that may pass is told once and tried again with growing pauses.
 """
 
@@ -15,12 +17,21 @@ import msgspec
 from agent.core.backoff import Backoff
 from agent.core.commands import Prepare, Stage
 from agent.core.context import Context
-from agent.core.events import BlocksFailed, Prepared, PrepareFailed, Staged, StageFailed
+from agent.core.events import (
+    BlocksFailed,
+    Prepared,
+    PrepareFailed,
+    RebuildFailed,
+    Rebuilt,
+    Staged,
+    StageFailed,
+)
 from agent.core.fetch import Fetch
 from agent.core.mover import Mover
 from agent.core.records import SLOTS, SlotContent
 from agent.core.reporting import report
 from agent.core.states import State, Trigger
+from agent.core.ways import Ways, blob
 from agent.errors import ContentError, IncompatibleError, LateError
 from fleet.wire.messages import Block, Refusal
 from ota.errors import QuietError, TransferError
@@ -59,6 +70,7 @@ class Acquisition:
         self.found = dict(found)
         self.target: Target | None = None
         self.fetch: Fetch | None = None
+        self._ways = Ways(ctx, mover.record.model)
 
     def desire(self, target: Target | None) -> None:
         """What the assignment says now; other terms are followed at once, with what is there."""
@@ -75,12 +87,14 @@ class Acquisition:
         self.stop()
         self._retry_at, self._stage_failures = 0.0, 0
         self._backoff.reset()
+        self._ways.begin()
 
     def stop(self) -> None:
         """Whatever was asked for is not waited for any more."""
         if self.fetch is not None:
             self.fetch.end()
         self.fetch, self._asked_until, self._asked_slot = None, 0.0, ""
+        self._ways.current = None
 
     def deadline(self) -> float | None:
         """When `work` has something to do although nothing happened."""
@@ -102,6 +116,9 @@ class Acquisition:
             self._wait(candidate, target)
         elif self.fetch is None:
             self._take_up(candidate, target)
+        elif self.fetch.complete and (rebuild := self._ways.rebuild(target, self.found)):
+            self._asked_until = self._ctx.now + ASK_TIMEOUT_S
+            self._ctx.do(rebuild)
         elif self.fetch.complete:
             self._backoff.reset()
             self.fetch.end()
@@ -156,7 +173,7 @@ class Acquisition:
         if slot := self._spare_with(candidate.sha256):
             self._stage(candidate, target, slot, fetched=False)
         elif self._ctx.now >= self._retry_at:
-            self._prepare(candidate)
+            self._prepare(candidate.sha256, candidate.length_bytes)
 
     def _unsuitable(self, target: Target) -> str:
         mine = self._ctx.settings.hardware_class
@@ -193,42 +210,61 @@ class Acquisition:
 
     # --- fetching --------------------------------------------------------------------------------
 
-    def _prepare(self, candidate: SlotContent) -> None:
+    def _prepare(self, sha256: str, length_bytes: int) -> None:
         self._asked_until = self._ctx.now + ASK_TIMEOUT_S
         self._ctx.do(
-            Prepare(
-                model=self._mover.record.model,
-                sha256=candidate.sha256,
-                length_bytes=candidate.length_bytes,
-            )
+            Prepare(model=self._mover.record.model, sha256=sha256, length_bytes=length_bytes)
         )
 
     def prepared(self, event: Prepared) -> None:
-        """There is room; begin to fetch, or go on."""
-        target = self.target
-        if not self._expects(event.sha256) or target is None:
+        """There is room; begin to fetch, or go on. Room for the artifact itself is made first."""
+        target, way = self.target, self._ways.current
+        if target is None or self.fetch is not None:
             return
+        if way is not None and event.sha256 == way.sha256:
+            self._fetch(blob(target, way), event)
+        elif way is None and self._expects(event.sha256):
+            chosen = None if event.bitmap else self._ways.choose(target, self.found)
+            if chosen is not None:
+                self._prepare(chosen.sha256, chosen.length)
+            else:
+                self._fetch(target, event)
+
+    def _fetch(self, target: Target, left: Prepared) -> None:
         self._asked_until = 0.0
+        model = self._mover.record.model
         try:
             self.fetch = Fetch(
-                self._ctx,
-                self._mover.record.model,
-                target,
-                block_list=event.block_list,
-                bitmap=event.bitmap,
+                self._ctx, model, target, block_list=left.block_list, bitmap=left.bitmap
             )
         except TransferError as error:
             self._ctx.log("warning", error.code, f"begun anew: {error}")
-            self.fetch = Fetch(
-                self._ctx, self._mover.record.model, target, block_list=b"", bitmap=b""
-            )
+            self.fetch = Fetch(self._ctx, model, target, block_list=b"", bitmap=b"")
         if self._mover.state is State.WAITING:
             self._mover.move(Trigger.FETCH, error_code="", detail="")
 
     def prepare_failed(self, event: PrepareFailed) -> None:
         """No room."""
-        if self._expects(event.sha256):
+        way = self._ways.current
+        if way is not None and event.sha256 == way.sha256:
+            self._leave_way(event.code, event.detail)
+        elif self._expects(event.sha256):
             self.postpone(event.code, event.detail)
+
+    def rebuilt(self, event: Rebuilt) -> None:
+        """A way has filled what it could; what is missing is fetched."""
+        if self._expects(event.sha256) and self._ways.current is not None:
+            self._ways.arrived(event.filled_bytes)
+            self.stop()
+
+    def rebuild_failed(self, event: RebuildFailed) -> None:
+        """A way did not lead there."""
+        if self._expects(event.sha256) and self._ways.current is not None:
+            self._leave_way(event.code, event.detail)
+
+    def _leave_way(self, code: str, detail: str) -> None:
+        self._ways.failed(code, detail, release=self.target.release if self.target else "")
+        self.stop()
 
     def on_block(self, block: Block, *, broadcast: bool = False) -> None:
         """A block arrived over MQTT."""
@@ -277,6 +313,9 @@ class Acquisition:
             self.fetch.on_reconnect()
 
     def _give_up(self, error: TransferError) -> None:
+        if self._ways.current is not None:
+            self._leave_way(error.code, str(error))
+            return
         self.stop()
         self._mover.disprove(error.code, str(error))
 
@@ -317,7 +356,7 @@ class Acquisition:
         candidate, target, slot = self._mover.record.candidate, self.target, self._asked_slot
         if not self._expects(event.sha256) or candidate is None or target is None or not slot:
             return
-        figures = self.fetch.figures() if self.fetch else {}
+        figures = self.fetch.figures() | self._ways.figures(target) if self.fetch else {}
         self.stop()
         self.found[slot] = event.sha256
         found = (event.manifest_model, event.manifest_runtime)

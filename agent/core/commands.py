@@ -14,6 +14,7 @@ import msgspec
 
 from agent.core.records import DeviceRecord, ModelRecord
 from fleet.wire.messages import BlocksWanted
+from ota.metadata.release import Way
 from ota.verify.trust import TrustStore
 
 
@@ -101,6 +102,21 @@ class Prepare(Command, frozen=True):
     model: str
     sha256: str
     length_bytes: int
+
+
+class Rebuild(Command, frozen=True):
+    """Fill a blob's partial file by a way that was fetched. Answers `Rebuilt` or `RebuildFailed`.
+
+    Attributes:
+        slots: sha256 of what each of the model's slots holds, as it was hashed.
+    """
+
+    model: str
+    sha256: str
+    length_bytes: int
+    block_size_bytes: int
+    way: Way
+    slots: dict[str, str]
 
 
 class Stage(Command, frozen=True):

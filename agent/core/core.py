@@ -89,6 +89,8 @@ class Core:
             ev.PrepareFailed: lambda e: self.machine(e.model).acquisition.prepare_failed(e),
             ev.BlockGot: lambda e: self.machine(e.model).acquisition.on_https(e.block),
             ev.BlocksFailed: lambda e: self.machine(e.model).acquisition.https_failed(e),
+            ev.Rebuilt: lambda e: self.machine(e.model).acquisition.rebuilt(e),
+            ev.RebuildFailed: lambda e: self.machine(e.model).acquisition.rebuild_failed(e),
             ev.Staged: lambda e: self.machine(e.model).acquisition.staged(e),
             ev.StageFailed: lambda e: self.machine(e.model).acquisition.stage_failed(e),
             ev.BuildProgress: lambda e: self.machine(e.model).building.on_progress(e),
@@ -106,6 +108,7 @@ class Core:
             ev.CertificateTaken: self.renewal.taken,
             ev.RenewalFailed: self.renewal.failed,
             ev.RowsLoaded: self.uplink.loaded,
+            ev.Carried: lambda e: self.uplink.carried(e.keys),
             ev.BufferTrimmed: self.notices.trimmed,
             ev.Sensed: self._sensed,
             ev.Stopping: self._stop,
@@ -219,8 +222,12 @@ class Core:
         )
 
     def _discard(self) -> None:
-        records = [m.record for m in self.machines.values()]
-        keep = {r.candidate.sha256 for r in records if r.candidate and r.state in LIGHT}
+        keep: set[str] = set()
+        for machine in self.machines.values():
+            record, target = machine.record, machine.acquisition.target
+            if record.candidate and record.state in LIGHT:
+                keep.add(record.candidate.sha256)
+                keep |= {way.sha256 for way in target.ways} if target else set()
         self.ctx.do(Discard(keep=sorted(keep)))
 
     def _connected(self, _: ev.Connected) -> None:

@@ -149,6 +149,23 @@ class BlocksFailed(Event, frozen=True):
     detail: str
 
 
+class Rebuilt(Event, frozen=True):
+    """Of a blob's partial file, `filled_bytes` are there, and its bitmap says which blocks they are."""
+
+    model: str
+    sha256: str
+    filled_bytes: int
+
+
+class RebuildFailed(Event, frozen=True):
+    """A way of sending less did not lead there; what it named is fetched in another way."""
+
+    model: str
+    sha256: str
+    code: str
+    detail: str
+
+
 class Staged(Event, frozen=True):
     """The bytes are in their slot and their digest holds; what their manifest says of itself.
 
@@ -304,6 +321,12 @@ class RowsLoaded(Event, frozen=True):
     after: int
     rows: list[Row]
     waiting: int
+
+
+class Carried(Event, frozen=True):
+    """Rows, as ``(boot epoch, seq)``, lie on a medium that is carried to the cloud; their acknowledgement comes later."""
+
+    keys: list[tuple[str, int]]
 
 
 class BufferTrimmed(Event, frozen=True):

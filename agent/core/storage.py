@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from agent.core import commands as cmd
 from agent.core.backoff import Backoff
-from agent.core.events import BuildFailed, PrepareFailed, StageFailed, StoreFailed
+from agent.core.events import (
+    BuildFailed,
+    PrepareFailed,
+    RebuildFailed,
+    StageFailed,
+    StoreFailed,
+)
 
 if TYPE_CHECKING:
     from agent.core.core import Core
@@ -78,6 +84,10 @@ class Storage:
         elif isinstance(command, cmd.Prepare):
             core.machine(command.model).acquisition.prepare_failed(
                 PrepareFailed(model=command.model, sha256=command.sha256, code=code, detail=detail)
+            )
+        elif isinstance(command, cmd.Rebuild):
+            core.machine(command.model).acquisition.rebuild_failed(
+                RebuildFailed(model=command.model, sha256=command.sha256, code=code, detail=detail)
             )
         elif isinstance(command, cmd.Stage):
             core.machine(command.model).acquisition.stage_failed(

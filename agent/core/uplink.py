@@ -5,6 +5,7 @@ Rules:
   after a longer pause.
 - At most `IN_FLIGHT` rows wait for their acknowledgement at a time; a row that was not acknowledged in
   time gives its place to the next, so that one that the cloud cannot take never blocks the others.
+- What lies on a medium takes no place and is not said again on the same connection; it stays in the buffer.
 - A new connection starts again from the oldest row.
 """
 
@@ -44,6 +45,7 @@ class Uplink:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._sent: dict[tuple[str, int], _Sent] = {}
+        self._carried: set[tuple[str, int]] = set()
         self._cursor = 0
         self._more = False
         self._grown = False
@@ -53,6 +55,7 @@ class Uplink:
     def connected(self) -> None:
         """Start over: nobody knows what of the last connection arrived."""
         self._sent.clear()
+        self._carried.clear()
         self._cursor = 0
         self._more = True
         self._loading_until = 0.0
@@ -69,9 +72,17 @@ class Uplink:
         gone = list(keys)
         for key in gone:
             self._sent.pop(key, None)
+            self._carried.discard(key)
         if gone:
             self.waiting = max(0, self.waiting - len(gone))
             self._ctx.do(Forget(keys=gone))
+        self.pump()
+
+    def carried(self, keys: Iterable[tuple[str, int]]) -> None:
+        """These rows lie on a medium: the next ones may go."""
+        for key in keys:
+            self._sent.pop(key, None)
+            self._carried.add(key)
         self.pump()
 
     def deadline(self) -> float | None:
@@ -139,8 +150,9 @@ class Uplink:
         }
 
     def _is_due(self, row: Row) -> bool:
-        sent = self._sent.get((row.boot_epoch, row.seq))
-        return sent is None or sent.due <= self._ctx.now
+        key = (row.boot_epoch, row.seq)
+        sent = self._sent.get(key)
+        return key not in self._carried if sent is None else sent.due <= self._ctx.now
 
     def _send(self, rows: list[Row]) -> None:
         batch: list[Row] = []

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from cloud.api import answers
 from cloud.api.routes import (
     admin,
+    bundles,
     campaigns,
     devices,
     engines,
@@ -50,7 +51,19 @@ def create(context: Context, *, lifespan: Lifespan | None = None) -> FastAPI:
     app.state.checks = {}
     answers.install(app)
     api = APIRouter(prefix="/api/v1")
-    parts = (models, jobs, proving, engines, campaigns, rollouts, devices, work, admin, stream)
+    parts = (
+        models,
+        jobs,
+        proving,
+        engines,
+        campaigns,
+        rollouts,
+        devices,
+        bundles,
+        work,
+        admin,
+        stream,
+    )
     for module in parts:
         api.include_router(module.router)
     app.include_router(api)

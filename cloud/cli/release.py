@@ -103,15 +103,29 @@ def _print_created(created: dict[str, Any]) -> None:
 def _print(release: dict[str, Any]) -> None:
     output.table(
         f"{release['id']}",
-        ["target", "runtime", "for", "proof", "size", "sha256"],
+        ["target", "runtime", "for", "proof", "size", "less to send", "sha256"],
         [
             [
                 v["target"], v["runtime"], ", ".join(v["hardware_classes"]), _proof(v),
-                size(v["size_bytes"]), v["artifact"][:16],
+                size(v["size_bytes"]), _ways(v), v["artifact"][:16],
             ]
             for v in release["variants"]
         ],
     )  # fmt: skip
+
+
+def _ways(variant: dict[str, Any]) -> str:
+    """The cheapest way from each artifact that a device may hold."""
+    cheapest: dict[str, dict[str, Any]] = {}
+    for way in variant["ways"]:
+        if way["base"] or way["kind"] == "delta":
+            cheapest.setdefault(way["base"], way)
+    return ", ".join(
+        f"{size(way['cost_bytes'])} {way['kind']} from {base[:12]}"
+        if base
+        else f"{size(way['cost_bytes'])} compressed"
+        for base, way in cheapest.items()
+    )
 
 
 def _proof(variant: dict[str, Any]) -> str:

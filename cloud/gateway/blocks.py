@@ -1,7 +1,7 @@
 """Blocks of blobs for devices: who asks in turn, at a pace that leaves the connection free for the rest.
 
 Rules:
-- A device gets the blobs of its assignment and their block lists, nothing else.
+- A device gets the blobs of its assignment, what leads to them with less to send, and the block lists of both.
 - Requests of one device are answered in order; devices take turns block by block.
 - At most `MAX_UNSENT_BYTES` wait in the connection, and no device gets more than its rate, so that a
   message that matters never waits behind many blocks.
@@ -23,7 +23,7 @@ from cloud.errors import BlobMissingError
 from cloud.gateway import metrics
 from cloud.gateway.broadcasts import Broadcasts, ToOne
 from cloud.gateway.link import Sent
-from fleet.registry.repositories import Models, Trust
+from fleet.registry.repositories import Models, Trust, Ways
 from fleet.wire import codec
 from fleet.wire.messages import Block, BlocksWanted, Refusal
 from fleet.wire.topics import UpTopic
@@ -46,7 +46,7 @@ SendBlock = Callable[[UpTopic, bytes], Sent]
 
 
 @dataclass(frozen=True)
-class Ways:
+class Outlets:
     """How blocks leave.
 
     Attributes:
@@ -80,12 +80,12 @@ class BlockServer:
 
     Args:
         context: holds the blob store and the registry.
-        ways: how they leave.
+        outlets: how they leave.
     """
 
-    def __init__(self, context: Context, ways: Ways) -> None:
+    def __init__(self, context: Context, outlets: Outlets) -> None:
         self._context = context
-        self._ways = ways
+        self._outlets = outlets
         self._broadcasts = Broadcasts()
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # those with requests, next first
         self._resting: dict[str, _Line] = {}  # those without, while their credit is not full again
@@ -197,10 +197,10 @@ class BlockServer:
                 return False
         for each in due:
             if isinstance(each, ToOne):
-                self._ways.refuse(each.topic, each.refusal)
+                self._outlets.refuse(each.topic, each.refusal)
                 continue
             payload = codec.to_msgpack(each.block)
-            self._left(self._ways.to_all(each.tenant, each.block.digest, payload), payload)
+            self._left(self._outlets.to_all(each.tenant, each.block.digest, payload), payload)
             metrics.BROADCAST_BLOCKS.inc()
             metrics.BROADCAST_BYTES.inc(len(payload))
         return bool(due)
@@ -232,7 +232,7 @@ class BlockServer:
             self._finish_request(line)
             return
         payload = codec.to_msgpack(block)
-        self._left(self._ways.block(line.topic, payload), payload)
+        self._left(self._outlets.block(line.topic, payload), payload)
         line.credit_bytes -= len(payload)
         metrics.BLOCKS.inc()
         metrics.BLOCK_BYTES.inc(len(payload))
@@ -256,13 +256,15 @@ class BlockServer:
 
 
 def assigned(context: Context, device: str, digest: str) -> bool:
-    """Whether a device may have a blob: an artifact of its assignment, or the block list of one."""
+    """Whether a device may have a blob: an artifact of its assignment, a way to one, or a block list of these."""
     with context.read() as session:
         digests = Trust(session).assigned_digests(device)
         if digest in digests:
             return True
         owner = Models(session).artifact_of_blocks(digest)
-        return owner is not None and owner.sha256 in digests
+        if owner is not None and owner.sha256 in digests:
+            return True
+        return not digests.isdisjoint(Ways(session).results_of(digest))
 
 
 class _Ahead:

@@ -66,7 +66,7 @@ class Handler:
         """Take one message; never raises."""
         kind = message.topic.kind.value
         try:
-            self._take(message)
+            self.take(message)
         except WireError as error:
             self._drop(message, "malformed", error)
         except (SignatureError, AdmissionError) as error:
@@ -102,7 +102,12 @@ class Handler:
         """Devices that wait for `flush`."""
         return len(self._acks)
 
-    def _take(self, message: Incoming) -> None:
+    def take(self, message: Incoming) -> None:
+        """Take one message.
+
+        Raises:
+            OutriderError: it does not hold: malformed, forged, or of a device that may not send it.
+        """
         topic = message.topic
         if topic.kind is Up.STATUS:
             status = codec.from_json(Status, message.payload)

@@ -16,7 +16,7 @@ import threading
 from cloud.auth.pki import Pki
 from cloud.context import Context
 from cloud.gateway import metrics
-from cloud.gateway.blocks import BlockServer, Ways
+from cloud.gateway.blocks import BlockServer, Outlets
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Inbox, Incoming
 from cloud.gateway.link import Address, Link, Sent
@@ -39,8 +39,8 @@ class Gateway:
         self._link = link
         self._inbox = Inbox()
         self._context = context
-        ways = Ways(block=self._send_block, to_all=self._send_to_all, refuse=self._refuse)
-        self._blocks = BlockServer(context, ways)
+        outlets = Outlets(block=self._send_block, to_all=self._send_to_all, refuse=self._refuse)
+        self._blocks = BlockServer(context, outlets)
         self._handler = Handler(context, self._send, self._blocks)
         self._pushes = Pushes(context, self._send, lambda: link.connected)
         self._closing = threading.Event()

@@ -24,7 +24,7 @@ from sqlmodel import Session
 from cloud.audit import log
 from cloud.auth.pki import Pki
 from cloud.context import Context, Unit
-from cloud.services import terms
+from cloud.services import terms, ways
 from cloud.settings import Settings
 from fleet.registry.repositories import Audit, Devices, Models, Trust
 from fleet.registry.tables import Artifact, Assignment, DesiredModel, Device
@@ -160,7 +160,8 @@ def assign(
     newest = trust.newest_assignment(device)
     counter = max(newest.counter if newest else 0, row.assignment_counter) + 1
     targets = [
-        _assigned(unit.session, want, terms.of(unit.session, settings, want)) for want in desired
+        _assigned(unit.session, device, want, terms.of(unit.session, settings, want))
+        for want in desired
     ]
     document = director_for_change(unit.session, settings).assign(
         device, row.tenant, counter, targets, unit.now
@@ -262,7 +263,14 @@ def director_for_change(session: Session, settings: Settings) -> Director:
     return Director(files, keys.director_signers(settings.data, root))
 
 
-def sealed(context: Context, device: str, kind: Down, payload: bytes) -> bytes:
+def sealed(
+    context: Context,
+    device: str,
+    kind: Down,
+    payload: bytes,
+    *,
+    lifetime_s: float = MESSAGE_LIFETIME_S,
+) -> bytes:
     """A signed message for the device, ready for its topic.
 
     The counter grows strictly per device, also over restarts and restored backups (it is at least
@@ -279,15 +287,18 @@ def sealed(context: Context, device: str, kind: Down, payload: bytes) -> bytes:
     signer = keys.message_signer(context.settings.data)
     return envelope.to_bytes(
         envelope.seal(
-            kind.value, device, payload, signer, counter=counter, expires=now + MESSAGE_LIFETIME_S
+            kind.value, device, payload, signer, counter=counter, expires=now + lifetime_s
         )
     )
 
 
-def sealed_desired(context: Context, device: str, *, nonce: str = "") -> bytes:
+def sealed_desired(
+    context: Context, device: str, *, nonce: str = "", lifetime_s: float = MESSAGE_LIFETIME_S
+) -> bytes:
     """`desired_for` as a signed message."""
     desired = desired_for(context, device, nonce=nonce)
-    return sealed(context, device, Down.DESIRED, codec.to_json(desired))
+    payload = codec.to_json(desired)
+    return sealed(context, device, Down.DESIRED, payload, lifetime_s=lifetime_s)
 
 
 def _desired(session: Session, context: Context, device: Device, *, nonce: str) -> Desired:
@@ -315,15 +326,21 @@ def _authorities_sha256(settings: Settings) -> str:
     return hashlib.sha256(pki.authorities()).hexdigest()
 
 
-def _assigned(session: Session, want: DesiredModel, transfer: Terms) -> Assigned:
+def _assigned(session: Session, device: str, want: DesiredModel, transfer: Terms) -> Assigned:
     found = Models(session).variant_of(want.release, want.artifact)
     if found is None:
         raise AssertionError(
             f"{want.release} has no variant {want.artifact}: the registry contradicts itself"
         )
     variant, row = found
+    running = Devices(session).model(device, want.model)
+    held = running.running_sha256 if running is not None else ""
     return Assigned(
-        path=variant.path, sha256=row.sha256, length_bytes=row.size_bytes, transfer=transfer
+        path=variant.path,
+        sha256=row.sha256,
+        length_bytes=row.size_bytes,
+        transfer=transfer,
+        ways=ways.offered(session, row, held),
     )
 
 

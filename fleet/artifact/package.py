@@ -1,7 +1,8 @@
 """The artifact's file: a ZIP archive whose bytes depend on its content alone.
 
 Members: ``manifest.json``, the payload (stored, so that it can be mapped), ``golden.npz`` (arrays
-``in:NAME`` and ``out:NAME``: inputs as the model takes them, outputs of the fp32 model) and, where
+``in:NAME`` and ``out:NAME``: inputs as the model takes them, outputs of the fp32 model; stored, because
+its own members are compressed and the next version's inputs are the same bytes) and, where
 one was made, ``attestation.json`` (an in-toto statement in a DSSE envelope).
 
 Rules:
@@ -31,12 +32,15 @@ from fleet.errors import ManifestError
 
 SUFFIX = ".outrider"
 MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
 ATTESTATION = "attestation.json"
 MAX_MEMBER_BYTES = 4 << 30
 MAX_MEMBERS = 16
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAX_SMALL_MEMBER_BYTES = 256 << 20
 _PIECE_BYTES = 1 << 20
+_LOCAL_HEADER_BYTES = 30  # without name and extra field (APPNOTE.TXT, 4.3.7)
+_NAME_AND_EXTRA = struct.Struct("<HH")
 
 # What `zipfile` and `zlib` raise on damaged archives.
 _DAMAGED = (
@@ -76,11 +80,11 @@ def write(package: Package) -> bytes:
     members = {
         MANIFEST: manifests.encode(package.manifest),
         package.manifest.payload.member: package.payload,
-        "golden.npz": npz_bytes(golden),
+        GOLDEN: npz_bytes(golden),
     }
     if package.attestation:
         members[ATTESTATION] = package.attestation
-    return _zip(members, stored={package.manifest.payload.member})
+    return _zip(members, stored={package.manifest.payload.member, GOLDEN})
 
 
 def read(data: bytes) -> Package:
@@ -140,6 +144,21 @@ def digests(file: BinaryIO) -> Digests:
             f"not an artifact of Outrider ({error}); expected a file made by `outrider compile`"
         ) from None
     return Digests(members, attestation)
+
+
+def spans(data: bytes) -> dict[str, tuple[int, int]]:
+    """Where each member's content lies in the file: offset and length as it is stored; empty for no archive."""
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist()[:MAX_MEMBERS]:
+                name, extra = _NAME_AND_EXTRA.unpack_from(data, info.header_offset + 26)
+                start = info.header_offset + _LOCAL_HEADER_BYTES + name + extra
+                if start + info.compress_size <= len(data):
+                    found[info.filename] = (start, info.compress_size)
+    except _DAMAGED:
+        return {}
+    return found
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:

@@ -26,6 +26,7 @@ from ota.metadata.release import (
     MESSAGES_ROLE,
     Assignment,
     AssignmentCustom,
+    Way,
     parse_path,
 )
 from ota.transfer.terms import Terms
@@ -58,6 +59,7 @@ class Assigned:
     Attributes:
         activate_before: Unix time after which it must no longer be activated; 0 means never.
         transfer: on what terms the device fetches it.
+        ways: ways of sending less, best first.
     """
 
     path: str
@@ -65,6 +67,7 @@ class Assigned:
     length_bytes: int
     activate_before: float = 0.0
     transfer: Terms = field(default_factory=Terms)
+    ways: Sequence[Way] = ()
 
 
 class Director:
@@ -160,7 +163,11 @@ class Director:
 
 
 def _target_file(target: Assigned) -> TargetFile:
-    custom = AssignmentCustom(activate_before=int(target.activate_before), transfer=target.transfer)
+    custom = AssignmentCustom(
+        activate_before=int(target.activate_before),
+        transfer=target.transfer,
+        ways=list(target.ways),
+    )
     return TargetFile(
         length=target.length_bytes,
         hashes={"sha256": target.sha256},

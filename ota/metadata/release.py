@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, TargetFile
@@ -74,16 +74,39 @@ class TargetCustom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     attested_by: Attestors = []
 
 
+class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A blob by which a device gets a target with less to send; the target's own digest proves what comes of it.
+
+    Attributes:
+        kind: ``delta`` (`ota.delta.format`) or ``chunks`` (a list of chunks, `ota.delta.chunks`: what the device
+            does not hold of them is fetched as blocks of the target).
+        base: sha256 of the artifact that a delta starts from; empty where it needs none.
+        sha256, length: of the blob.
+        blocks: its own block list.
+    """
+
+    kind: Literal["delta", "chunks"]
+    sha256: Digest
+    length: Natural
+    blocks: Blocks
+    base: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+
+
+Ways = Annotated[list[Way], msgspec.Meta(max_length=8)]
+
+
 class AssignmentCustom(msgspec.Struct, frozen=True, kw_only=True):
     """What the director says of one target of a device's assignment.
 
     Attributes:
         activate_before: Unix time after which it must no longer be activated; 0 means never.
         transfer: on what terms it is fetched.
+        ways: ways of sending less than the target, best first.
     """
 
     activate_before: Natural = 0
     transfer: Terms = Terms()
+    ways: Ways = []
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

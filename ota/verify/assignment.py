@@ -34,6 +34,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         candidate: it is to be tried and reported on, and never activated.
         attested_by: public keys (PEM), one of which must have signed the artifact's attestation.
         terms: how it is fetched.
+        ways: ways of getting it with less to send, best first; the director alone vouches for them.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     candidate: bool = False
     attested_by: list[str] = []
     terms: Terms = Terms()
+    ways: list[releases.Way] = []
 
 
 def bound(targets: Targets, *, device: str, tenant: str) -> releases.Assignment:
@@ -201,6 +203,7 @@ def _agreed(path: str, assigned: TargetFile, find: Find, *, device: str) -> Targ
         candidate=bool(custom.candidate_for),
         attested_by=custom.attested_by,
         terms=order.transfer,
+        ways=order.ways,
     )
 
 

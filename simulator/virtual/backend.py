@@ -22,7 +22,7 @@ from cloud.gateway.broadcasts import OVER
 from cloud.gateway.handler import Handler
 from cloud.gateway.inbox import Incoming
 from cloud.gateway.pushes import Pushes
-from cloud.services import attestors, enrolment, proving, rollouts, trust
+from cloud.services import attestors, enrolment, proving, rollouts, trust, ways
 from cloud.services.enrolment import Issuer
 from cloud.settings import Settings
 from compiler.provenance import attest, predicate
@@ -99,6 +99,7 @@ class Backend:
         self._network: Network | None = None
         self._flushing = False
         self._pushing = False
+        self._released = False
 
     def start(self, network: Network) -> None:
         """Begin to hear devices and to tell them what to run."""
@@ -176,6 +177,7 @@ class Backend:
             self._network.down(topic.device, Down.BLOB.value, payload, delay_s=delay_s)
 
     def _hear(self, note: Note) -> None:
+        self._released = self._released or note.topic == "release"
         if note.topic != "desired":
             return
         self.assigned.append(str(note.data["device"]))
@@ -190,6 +192,8 @@ class Backend:
     def _tick(self) -> None:
         rollouts.tick(self.context)
         proving.tick(self.context)
+        if self._released and ways.build_next(self.context) is None:
+            self._released = False
         self._pushes.step(self._schedule.now)
 
     def attested(self, content: Package) -> Package:

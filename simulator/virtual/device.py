@@ -18,6 +18,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from agent.adapters import rebuilding
 from agent.adapters.identity import Enrolment
 from agent.adapters.store import Kept
 from agent.buffer.store import Buffer
@@ -320,6 +321,7 @@ class Device:
             cmd.LoadRows: self._load_rows,
             cmd.Publish: lambda c: self.world.network.up(self.name, c.kind, c.payload),
             cmd.Prepare: lambda c: self._later(DISK_S, lambda: self._prepare(c)),
+            cmd.Rebuild: lambda c: self._later(HASH_S, lambda: self._rebuild(c)),
             cmd.Stage: lambda c: self._later(HASH_S, lambda: self._stage(c)),
             cmd.Sense: lambda _: self._later(DISK_S, lambda: self._handle(ev.Sensed(figures={}))),
             cmd.Log: lambda c: self.world.log(self.name, c.code, c.text),
@@ -356,6 +358,15 @@ class Device:
         self._handle(
             ev.Prepared(model=model, sha256=sha256, block_list=kept.block_list, bitmap=kept.bitmap)
         )
+
+    def _rebuild(self, command: cmd.Rebuild) -> None:
+        try:
+            self._handle(rebuilding.rebuild(self.store, command))
+        except OutriderError as error:
+            model, sha256 = command.model, command.sha256
+            self._handle(
+                ev.RebuildFailed(model=model, sha256=sha256, code=error.code, detail=str(error))
+            )
 
     def _stage(self, command: cmd.Stage) -> None:
         model, sha256 = command.model, command.sha256

@@ -44,6 +44,7 @@ LOOK_S = 10.0
 PATIENCE_S = 1800.0
 BAD_RELEASES = 0.4
 PAYLOAD_BYTES = (20_000, 400_000)
+KEPT_BACKBONES = 0.75
 
 
 @dataclass
@@ -81,6 +82,7 @@ class Operator:
     rollouts_n: int = 0
     orders: list[str] = field(default_factory=list)
     _courses: dict[str, _Course] = field(default_factory=dict)
+    _payloads: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     def start(self) -> None:
         """Begin."""
@@ -166,7 +168,7 @@ class Operator:
                     self.troubles[device][each.sha256] = kind
 
     def _artifact(self, model: str, version: str, target: str) -> bytes:
-        payload = self.rng.randbytes(self.rng.randint(*PAYLOAD_BYTES))
+        payload = self._payload(model, target)
         image = InputSpec(name="x", dtype="float32", shape=[None, 4])
         scores = TensorSpec(name="y", dtype="float32", shape=[None, 2])
         manifest = Manifest(
@@ -194,6 +196,14 @@ class Operator:
         )
         content = Package(manifest=manifest, payload=payload, golden_inputs={}, golden_outputs={})
         return package.write(self.backend.attested(content))
+
+    def _payload(self, model: str, target: str) -> bytes:
+        """The version before with another end, as a new head on an old backbone; sometimes all new."""
+        before = self._payloads.get((model, target), b"")
+        kept = before[: len(before) * 3 // 4] if self.rng.random() < KEPT_BACKBONES else b""
+        payload = kept + self.rng.randbytes(self.rng.randint(*PAYLOAD_BYTES) // (4 if kept else 1))
+        self._payloads[model, target] = payload
+        return payload
 
     def _feature(self) -> Feature:
         draws = np.random.default_rng(self.rng.getrandbits(64))

@@ -33,6 +33,7 @@ class Agent:
         self.config.write_text(
             'state_dir = "state"\n[telemetry]\nwindow_s = 1\n[probation]\ngood_answers = 2\nmax_s = 1\n'
         )
+        self.enrol_port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.errors = folder / "stderr.log"
 
@@ -79,7 +80,7 @@ class Agent:
             connection.close()
 
 
-def _enrol(agent: Agent, port: int) -> None:
+def enrol(agent: Agent, port: int) -> None:
     house = agent.house
     with house.context.unit() as unit:
         made = enrolment.create_claim(
@@ -100,7 +101,8 @@ def enrolled(house: House, folder: Path, device: str = "camera-1") -> Iterator[A
     agent = Agent(house, folder, device)
     try:
         assert service._listener is not None
-        _enrol(agent, service._listener.getsockname()[1])
+        agent.enrol_port = service._listener.getsockname()[1]
+        enrol(agent, agent.enrol_port)
         yield agent
     finally:
         if agent.process is not None and agent.process.poll() is None:

@@ -11,8 +11,22 @@ from cloud.services.views.artifacts import ArtifactLine, artifacts, samples_need
 from cloud.services.views.base import View
 from cloud.services.views.work import JobLine
 from fleet.registry.errors import NotFoundError
-from fleet.registry.repositories import Models
+from fleet.registry.repositories import Models, Ways
 from fleet.registry.tables import ModelVersion, Release
+
+
+class WayLine(View, frozen=True):
+    """A way of sending less than an artifact.
+
+    Attributes:
+        base: sha256 of what a device has to hold; empty: nothing is needed, or (chunks) nothing was measured.
+        cost_bytes: what is sent in all.
+    """
+
+    kind: str
+    base: str
+    length_bytes: int
+    cost_bytes: int
 
 
 class Variant(View, frozen=True):
@@ -22,6 +36,7 @@ class Variant(View, frozen=True):
         status: ``accepted``, or ``proven`` by the device `proved_by`.
         fallback: it stands in for the target's first choice.
         samples_needed: with weak evidence, how many labelled samples would decide; None when not known.
+        ways: what was built to send less than it, cheapest first.
     """
 
     target: str
@@ -35,6 +50,7 @@ class Variant(View, frozen=True):
     samples_needed: int | None
     fallback: bool
     proved_by: str
+    ways: list[WayLine]
 
 
 class ReleaseLine(View, frozen=True):
@@ -130,13 +146,13 @@ def version(session: Session, name: str, number: str) -> VersionLine:
 def releases(session: Session, name: str | None = None) -> list[ReleaseLine]:
     """Releases, newest first."""
     repository = Models(session)
-    return [_release(repository, row) for row in repository.releases(name)]
+    return [_release(session, row) for row in repository.releases(name)]
 
 
 def release(session: Session, release_id: str) -> ReleaseLine:
     """One release. Raises NotFoundError."""
     repository = Models(session)
-    return _release(repository, repository.release(release_id))
+    return _release(session, repository.release(release_id))
 
 
 def _version(session: Session, row: ModelVersion) -> VersionLine:
@@ -154,7 +170,7 @@ def _version(session: Session, row: ModelVersion) -> VersionLine:
     )
 
 
-def _release(repository: Models, row: Release) -> ReleaseLine:
+def _release(session: Session, row: Release) -> ReleaseLine:
     return ReleaseLine(
         id=row.id,
         model=row.model,
@@ -176,7 +192,20 @@ def _release(repository: Models, row: Release) -> ReleaseLine:
                 samples_needed=samples_needed(artifact),
                 fallback=artifact.fallback,
                 proved_by=artifact.proved_by,
+                ways=_ways(session, artifact.sha256),
             )
-            for variant, artifact in repository.variants(row.id)
+            for variant, artifact in Models(session).variants(row.id)
         ],
     )
+
+
+def _ways(session: Session, artifact: str) -> list[WayLine]:
+    return [
+        WayLine(
+            kind=row.kind,
+            base=row.base,
+            length_bytes=row.length_bytes,
+            cost_bytes=row.cost_bytes,
+        )
+        for row in Ways(session).to(artifact)
+    ]

@@ -10,6 +10,7 @@ from fleet.registry.repositories.proving import Proving
 from fleet.registry.repositories.rollouts import Rollouts
 from fleet.registry.repositories.telemetry import Telemetry
 from fleet.registry.repositories.trust import Trust
+from fleet.registry.repositories.ways import Ways
 from fleet.registry.repositories.work import Work
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Rollouts",
     "Telemetry",
     "Trust",
+    "Ways",
     "Work",
 ]

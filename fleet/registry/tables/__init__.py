@@ -29,6 +29,7 @@ from fleet.registry.tables.telemetry import (
     Report,
     TelemetryWindow,
 )
+from fleet.registry.tables.ways import Way
 from fleet.registry.tables.work import WorkAttempt, Worker, WorkUnit
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Token",
     "Trial",
     "TrustFile",
+    "Way",
     "WorkAttempt",
     "WorkUnit",
     "Worker",

@@ -32,6 +32,7 @@ COMMANDS = {
     "POST /releases": "release.create",
     "POST /devices/claims": "device.claim",
     "POST /devices/{device}/revoke": "device.revoke",
+    "POST /devices/{device}/bundle": "bundle.export",
     "POST /devices/{device}/proving": "device.proving",
     "POST /devices/{device}/builder": "device.builder",
     "POST /artifacts/{sha256}/prove": "trial.request",
@@ -50,6 +51,7 @@ COMMANDS = {
 }
 SILENT = {
     "POST /rollouts/preview": "changes nothing",
+    "POST /devices/{device}/bundle/messages": "takes what a device signed, as the broker's link does",
     "POST /session": "opens a page for a token, whose issue has an entry",
     "DELETE /session": "closes it",
     "POST /units/{unit}/begin": WORK,

@@ -1,0 +1,1 @@
+"""Bundles: what passes between cloud and devices on a medium that a person carries."""
