@@ -76,18 +76,8 @@ async def _run(config: Config, store: Store) -> None:
         max_bytes=int(config.telemetry.buffer_max_mib * (1 << 20)),
     )
     sockets = Listeners(config.serving.host, config.serving.ports, store)
-    crew = Crew(
-        ProcessWorkers(),
-        store,
-        sockets,
-        shell.post,
-        loading=Loading(
-            threads=config.serving.threads,
-            runtime_wrapper=config.runtime_wrapper,
-            engine_path=engines.path,
-            device_key=identity.public_pem(),
-        ),
-    )
+    loading = _loading(config, engines, identity)
+    crew = Crew(ProcessWorkers(), store, sockets, shell.post, loading=loading)
     builds = Builds(engines, store, shell.post)
     trusted_now = partial(_trusted_now, core)
     links = Links(enrolment.device, shell.post, core.status)
@@ -133,6 +123,15 @@ async def _run(config: Config, store: Store) -> None:
         store.let_go()
         buffer.close()
         log.line("info", "agent.stopped", "")
+
+
+def _loading(config: Config, engines: Engines, identity: Identity) -> Loading:
+    return Loading(
+        threads=config.serving.threads,
+        runtime_wrapper=config.runtime_wrapper,
+        engine_path=engines.path,
+        device_key=identity.public_pem(),
+    )
 
 
 def _trusted_now(core: Core) -> float:

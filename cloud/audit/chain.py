@@ -128,7 +128,8 @@ class Walk:
                     f"checkpoint {point.serial} is signed by {point.keyid[:16]}, which nobody handed over to",
                 )
             return
-        if not holds(point, self._key):
+        # Hexadecimal may be written in two ways: what was signed has one.
+        if point.signature != point.signature.lower() or not holds(point, self._key):
             raise BrokenError(
                 point.number, f"the signature of checkpoint {point.serial} does not hold"
             )

@@ -31,7 +31,7 @@ def said(ctx: Context, uplink: Uplink) -> list[int]:
 
 def test_the_whole_buffer_goes_to_a_medium_and_again_to_the_next():
     signer = envelope.signer(ec.generate_private_key(ec.SECP256R1()))
-    ctx = Context(SETTINGS, signer, boot_epoch="e", ids=lambda: "id")
+    ctx = Context(SETTINGS, signer, boot_epoch="e", ids=lambda: "id", utc_offset_s=lambda _: 0.0)
     uplink = Uplink(ctx)
     for _ in range(2):
         ctx.connected, ctx.now = True, ctx.now + 1

@@ -98,7 +98,11 @@ def test_signing_enrolling_revoking_and_rolling_out_write_entries(cloud: Cloud) 
     with context.unit() as unit:
         tokens.revoke(unit, token.token.id, by="op")
         enrolment.enrol(
-            unit, authority, code=made.code, csr_pem=csr()[1], hardware_class=clouds.HARDWARE
+            unit,
+            enrolment.Issuer(authority, 86_400.0),
+            code=made.code,
+            csr_pem=csr()[1],
+            hardware_class=clouds.HARDWARE,
         )
     device = clouds.enrol(cloud, "cam-2")
     device.connect()
