@@ -30,7 +30,7 @@ EVERY_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A checkpoint as JSON; `AuditCheckpoint` tells the fields."""
 
     serial: int

@@ -45,11 +45,11 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     key: dict[str, Any] | None
 
 
-class _End(msgspec.Struct, frozen=True):
+class _End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entries: int
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True):
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     entry: _Entry | None = None
     checkpoint: checkpoints.Point | None = None
     end: _End | None = None

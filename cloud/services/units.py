@@ -48,7 +48,8 @@ def begin(context: Context, unit_id: str, who: Who) -> Begun:
             if _alive(context, last, unit.now) and last.session != who.session:
                 return Begun(order=Order.LEAVE, unit=unit_id)
             _lose(unit, row, last)
-            if UnitState(row.state) not in OPEN:
+            if UnitState(row.state) not in OPEN:  # that was its last try, and perhaps the job's end
+                jobs.settle(unit, row.job)
                 return Begun(order=Order.DROP, unit=unit_id)
         number = 1 if last is None else last.number + 1
         begun = WorkAttempt(

@@ -242,7 +242,7 @@ def test_no_changed_byte_of_an_export_goes_unseen(cloud: Cloud, tmp_path: Path, 
     mangled = good[:at] + bytes([byte]) + good[at + 1 :]
     read = export.read(mangled.splitlines(keepends=True))
     found = chain.verify(read.records, key=read.key)
-    assert found.intact == _says_the_same(good, mangled)
+    assert found.intact == _says_the_same(good, mangled), mangled[at - 20 : at + 20]
 
 
 def _says_the_same(one: bytes, other: bytes) -> bool:
