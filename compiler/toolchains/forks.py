@@ -85,7 +85,7 @@ class _Servers:
 
     def expect(self, kind: Kind) -> None:
         """Have one of a kind, if servers are kept."""
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):  # who needs it will be told
             if self._users and not self._idle.get(kind):
                 self._idle[kind] = [_Server(kind)]
 
@@ -133,7 +133,12 @@ def run(kind: Kind, job: Job, look: Callable[[], None] = process.nothing) -> Out
         job: what to run; its output becomes ``log.txt`` in its folder.
         look: called every now and then while it runs.
     """
-    server = _servers.take(kind)
+    try:
+        server = _servers.take(kind)
+    except OSError as error:
+        return Outcome(
+            problem=f"could not be started: {error}", tail="", wall_s=0.0, peak_memory_mib=0.0
+        )
     try:
         return server.run(job, look)
     finally:
@@ -154,21 +159,28 @@ class _Server:
         for name, script in ((SERVER.name, SERVER), (LAUNCHER.name, LAUNCHER), *kind.scripts):
             (folder / name).write_bytes(script.read_bytes())
         self._log = folder / "log.txt"
+        try:
+            self._process = self._started(folder)
+        except OSError:
+            self._place.cleanup()
+            raise
+        self._pipes = (
+            cast("IO[bytes]", self._process.stdin),
+            cast("IO[bytes]", self._process.stdout),
+        )
+
+    def _started(self, folder: Path) -> subprocess.Popen[bytes]:
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*kind.command, str(folder / SERVER.name), *kind.modules],
+            return subprocess.Popen(
+                [*self.kind.command, str(folder / SERVER.name), *self.kind.modules],
                 cwd=folder,
-                env=kind.environment(folder),
+                env=self.kind.environment(folder),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
                 bufsize=0,
             )
-        self._pipes = (
-            cast("IO[bytes]", self._process.stdin),
-            cast("IO[bytes]", self._process.stdout),
-        )
 
     def run(self, job: Job, look: Callable[[], None]) -> Outcome:
         """Have a job run."""

@@ -24,6 +24,7 @@ from support.mqtt_device import assign
 from support.transfers import target_of
 from support.wave_device import WaveDevice
 
+from agent.adapters import tls
 from agent.adapters.mqtt import Endpoint
 from cloud.gateway import metrics
 from fleet.wire import envelope
@@ -136,9 +137,12 @@ def _device(each: dict[str, Any], target: Any, folder: Path) -> WaveDevice:
         port=each["port"],
         tenant="default",
         device=each["device"],
-        certificate=Path(each["certificate"]),
-        key=Path(each["key"]),
-        ca=Path(each["ca"]),
+        tls=lambda: tls.context(
+            Path(each["ca"]).read_text(),
+            lambda: 0.0,
+            certificate_pem=Path(each["certificate"]).read_text(),
+            key=Path(each["key"]),
+        ),
     )
     key: Any = serialization.load_pem_private_key(Path(each["key"]).read_bytes(), password=None)
     return WaveDevice(endpoint, envelope.signer(key), target, folder / each["device"])

@@ -34,6 +34,7 @@ class Agent:
             'state_dir = "state"\n[telemetry]\nwindow_s = 1\n[probation]\ngood_answers = 2\nmax_s = 1\n'
         )
         self.enrol_port = 0
+        self.cloud_https: enrol_server.EnrolServer | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.errors = folder / "stderr.log"
 
@@ -95,10 +96,22 @@ def enrol(agent: Agent, port: int) -> None:
 
 
 @contextmanager
+def enrolling(house: House) -> Iterator[int]:
+    """The cloud's server for devices; its port."""
+    service = house.loop.run(enrol_server.start(house.context))
+    try:
+        assert service._listener is not None
+        yield service._listener.getsockname()[1]
+    finally:
+        house.loop.run(service.stop())
+
+
+@contextmanager
 def enrolled(house: House, folder: Path, device: str = "camera-1") -> Iterator[Agent]:
     """An enrolled device, its daemon not yet started; it is ended afterwards."""
     service = house.loop.run(enrol_server.start(house.context))
     agent = Agent(house, folder, device)
+    agent.cloud_https = service
     try:
         assert service._listener is not None
         agent.enrol_port = service._listener.getsockname()[1]

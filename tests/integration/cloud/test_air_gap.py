@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.artifacts import attested, classify
 from support.installation import House, eventually
-from support.real_agent import Agent, enrol, enrolled, push
+from support.real_agent import Agent, enrol, enrolled, enrolling, push
 from support.served import Served, serve
 
 from cloud.auth.roles import Role
@@ -33,6 +33,7 @@ def served(wired: House) -> Iterator[Served]:
 def device(wired: House, tmp_path: Path) -> Iterator[Agent]:
     """A device that was enrolled and never connects."""
     with enrolled(wired, tmp_path / "device") as agent:
+        wired.loop.run(agent.cloud_https.stop())
         agent.start(OUTRIDER_AGENT_BROKER_PORT="1")
         eventually(lambda: agent.status().get("running"), "the daemon runs", 30)
         yield agent
@@ -152,4 +153,5 @@ def test_a_medium_can_delay_and_nothing_else(device: Agent, served: Served, tmp_
 def _claim_another(agent: Agent) -> None:
     """Another device of the fleet."""
     another = Agent(agent.house, agent.folder.parent / "another", "camera-2")
-    enrol(another, agent.enrol_port)
+    with enrolling(agent.house) as port:
+        enrol(another, port)

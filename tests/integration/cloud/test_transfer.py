@@ -20,6 +20,7 @@ from support.thin_link import ThinLink
 from support.transfers import target_of
 from support.wave_device import WaveDevice
 
+from agent.adapters import tls
 from agent.adapters.mqtt import Endpoint
 from cloud.gateway import enrol_server, metrics
 from cloud.gateway.blocks import BlockServer
@@ -119,13 +120,13 @@ def test_a_broker_that_drops_repeats_and_reorders_costs_time_alone(
             genuine(self, *held.pop(rng.randrange(len(held))))
         return genuine(self, topic, payload if draw >= 0.1 else b"")
 
-    ways = wired.running._blocks._ways
-    bent = type(ways)(
+    outlets = wired.running._blocks._outlets
+    bent = type(outlets)(
         block=lambda topic, payload: bad(wired.running, topic, payload),
-        to_all=ways.to_all,
-        refuse=ways.refuse,
+        to_all=outlets.to_all,
+        refuse=outlets.refuse,
     )
-    monkeypatch.setattr(wired.running._blocks, "_ways", bent)
+    monkeypatch.setattr(wired.running._blocks, "_outlets", bent)
     device.start()
     data = artifact(size=8 << 20)
     push(device, data, "1")
@@ -226,9 +227,12 @@ def wave_device(house: House, name: str, data: bytes, folder: Path) -> WaveDevic
         port=house.listeners.mqtt_port,
         tenant="default",
         device=name,
-        certificate=identity.certificate,
-        key=identity.key_file,
-        ca=house.pki.authority.certificate,
+        tls=lambda: tls.context(
+            house.pki.authorities().decode(),
+            lambda: 0.0,
+            certificate_pem=identity.certificate.read_text(),
+            key=identity.key_file,
+        ),
     )
     target = target_of(data, size=64 << 10, terms=Terms(shared=5))
     return WaveDevice(endpoint, identity.signer, target, folder / name)

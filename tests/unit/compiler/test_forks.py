@@ -177,3 +177,11 @@ def test_a_caller_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     os.kill(caller.pid, signal.SIGKILL)
     caller.wait()
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), "nothing is left")
+
+
+def test_an_interpreter_that_is_not_there_is_told(tmp_path: Path) -> None:
+    kind = Kind(command=(str(tmp_path / "python"),), modules=())
+    job = Job(module="x", folder=tmp_path, environment={}, limits=LIMITS)
+    with forks.kept():
+        forks.expect(kind)
+        assert "could not be started" in forks.run(kind, job).problem
