@@ -5,8 +5,8 @@ One table; everything in it is measured in the same run, on the whole test set, 
 - quality: what the compiler chooses, and the best static int8 candidate of each backend, against fp32,
   ai-edge-quantizer's defaults, ONNX Runtime's static quantization with its defaults (per tensor, and per
   channel), and the reference figure that the corpus gives;
-- time: a compile of one recipe against the bare tools by hand, in turns, with an empty cache each;
-- cache: the same compile again; memory: of the compiling process over 50 compiles.
+- cache: the same compile again; time: a compile of one recipe against the bare tools by hand, in turns, with
+  an empty cache each; memory: of the compiling process over 50 compiles.
 
 The corpus is OUTRIDER_CORPUS, else ../shared/corpus/dev beside the checkout; without one nothing is measured.
 """
@@ -58,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="names of corpus cases; all when none is given")
     parser.add_argument("--rounds", type=int, default=3, help="of the timing")
+    parser.add_argument("--name", default="compiler", help="of the saved file")
     given = parser.parse_args()
     corpus = Path(
         os.environ.get("OUTRIDER_CORPUS") or HERE.parents[2] / "shared" / "corpus" / "dev"
@@ -79,11 +80,11 @@ def main() -> None:
         metas = {folder.name: _meta(corpus, folder.name) for folder in folders}
         figures = {
             "quality": [_quality(folder, metas[folder.name], work) for folder in folders],
-            "time": [_time(folder, work, given.rounds) for folder in folders if _is_small(folder)],
             "cached_compile": [_cached(folder, work) for folder in folders],
+            "time": [_time(folder, work, given.rounds) for folder in folders if _is_small(folder)],
             "memory": _memory(folders[0], work),
         }
-    harness.save("compiler", figures, "onnxruntime", "ai-edge-litert", "onnx", "numpy")
+    harness.save(given.name, figures, "onnxruntime", "ai-edge-litert", "onnx", "numpy")
 
 
 # --- quality ----------------------------------------------------------------------------------------
@@ -343,7 +344,7 @@ def _evaluation(prepared: Prepared) -> bytes:
 
 
 def _cached(folder: Path, work: Path) -> dict[str, Any]:
-    """The whole compile again; the first one of these fills the cache."""
+    """The whole compile again, as it was done for its quality."""
     request = compiling.Request(folder=folder, targets=TARGETS, out=work / "cached")
     compiling.run(request)
     times = []
