@@ -126,10 +126,8 @@ class Links:
             await asyncio.to_thread(self._medium.stop)
 
     async def _until_done(self, medium: MediumLink) -> None:
-        began, owed = (
-            clock.monotonic(),
-            0,
-        )  # rows that lay in the buffer when every model had settled
+        began = clock.monotonic()
+        owed = 0  # rows that lay in the buffer when every model had settled
         while clock.monotonic() < began + LONGEST_S and not medium.error:
             await asyncio.sleep(_LOOK_S)
             still_s = clock.monotonic() - medium.moved_at
